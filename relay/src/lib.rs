@@ -1,1 +1,22 @@
-//! relay.
+//! The Nightjar relay: Nostr clients on one side, the sealed log on NATS JetStream on the other, an index in between.
+//!
+//! Data path: `session` -> `admission` -> `log::publisher` -> PubAck -> `index` and `live` -> OK; the follower of every
+//! relay brings the same entries from the log to its own `index` and `live`. `server` wires it all.
+
+pub mod admin;
+pub mod admission;
+pub mod event;
+pub mod filter;
+pub mod http;
+pub mod index;
+pub mod live;
+pub mod log;
+pub mod message;
+pub mod metrics;
+pub mod nip11;
+pub mod reload;
+pub mod server;
+pub mod session;
+pub mod socket;
+pub mod telemetry;
+pub mod visibility;

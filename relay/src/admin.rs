@@ -1,0 +1,1 @@
+//! The admin port: `/healthz`, `/readyz`, `/metrics`.

@@ -1,0 +1,1 @@
+//! Admission: the cheap questions first, the signature last.

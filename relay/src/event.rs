@@ -1,0 +1,1 @@
+//! A Nostr event: parsed strictly, verified, its JSON kept as bytes.

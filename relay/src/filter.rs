@@ -1,0 +1,1 @@
+//! NIP-01 filters: parsing and matching.

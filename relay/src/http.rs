@@ -1,0 +1,1 @@
+//! The public HTTP port: WebSocket upgrade and NIP-11.

@@ -1,0 +1,1 @@
+//! The log: publisher, follower, hints and keyring over NATS JetStream.

@@ -1,0 +1,3 @@
+//! `nightjar-relay --config FILE`.
+
+fn main() {}

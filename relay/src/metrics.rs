@@ -1,0 +1,1 @@
+//! Metrics of the relay, all named `nj_*`.

@@ -1,0 +1,1 @@
+//! The NIP-11 relay information document.

@@ -1,0 +1,1 @@
+//! The server: starts every part in order and stops them in reverse.

@@ -1,0 +1,1 @@
+//! One client connection: its subscriptions, its identity, its queue.

@@ -1,0 +1,1 @@
+//! The WebSocket: frames in, bytes out.

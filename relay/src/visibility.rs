@@ -1,0 +1,1 @@
+//! The read door: one function decides who may read an event.
