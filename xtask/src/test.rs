@@ -1,0 +1,181 @@
+//! `cargo xtask test [--long] [FILTER]`: builds what the tests start, runs every test, and adds up what cargo reported.
+
+use std::fs;
+use std::path::Path;
+use std::process::{Command, ExitCode};
+
+use anyhow::{Context, Result, bail};
+
+use crate::clients;
+use crate::nats::nats_server;
+use crate::run::{cargo, run, say, stream, target_dir};
+
+/// The sum over the `test result:` lines of a run.
+#[derive(Default, Debug, PartialEq, Eq)]
+struct Totals {
+    passed: u64,
+    failed: u64,
+    ignored: u64,
+}
+
+impl Totals {
+    /// Adds what the line `test result: ok. 3 passed; 0 failed; 1 ignored; ...` says; any other line adds nothing.
+    fn add(&mut self, line: &str) {
+        let Some((_, counts)) = line
+            .strip_prefix("test result: ")
+            .and_then(|rest| rest.split_once(". "))
+        else {
+            return;
+        };
+        for count in counts.split(';') {
+            let mut words = count.split_whitespace();
+            let (Some(Ok(number)), Some(what)) =
+                (words.next().map(str::parse::<u64>), words.next())
+            else {
+                continue;
+            };
+            match what {
+                "passed" => self.passed += number,
+                "failed" => self.failed += number,
+                "ignored" => self.ignored += number,
+                _ => {}
+            }
+        }
+    }
+}
+
+pub(crate) fn test(args: &[String]) -> Result<ExitCode> {
+    let (options, filters): (Vec<&String>, Vec<&String>) =
+        args.iter().partition(|arg| arg.starts_with('-'));
+    if let Some(unknown) = options.iter().find(|option| option.as_str() != "--long") {
+        bail!("unknown option `{unknown}`; `cargo xtask test [--long] [FILTER]`");
+    }
+    if filters.len() > 1 {
+        bail!("one FILTER at most, a part of a test's name");
+    }
+    let long = !options.is_empty();
+    let filter = filters.first().map(|filter| filter.as_str());
+
+    let nats_server = nats_server()?;
+    say(&format!("nats-server: {}", nats_server.display()));
+    say("building the programs and the tests");
+    run(&mut cargo(&["build", "--workspace", "--bins"]))?;
+
+    // The tests write here what they measured and what they had to leave out, one line each.
+    let report = target_dir()?.join("test-report.txt");
+    fs::write(&report, "").with_context(|| format!("cannot write {}", report.display()))?;
+    let prepare = |command: &mut Command| {
+        command
+            .env("NATS_SERVER", &nats_server)
+            .env("NIGHTJAR_TEST_REPORT", &report);
+        if long {
+            command.env("NIGHTJAR_LONG", "1");
+        }
+        for (name, installed) in [
+            ("NIGHTJAR_INTEROP_NODE", clients::node()),
+            ("NIGHTJAR_INTEROP_PYTHON", clients::python()),
+        ] {
+            match installed {
+                Ok(dir) => command.env(name, dir),
+                Err(error) => command.env(format!("{name}_MISSING"), format!("{error:#}")),
+            };
+        }
+    };
+
+    let mut totals = Totals::default();
+    let mut all_ran = run_tests(
+        &["--workspace", "--exclude", "nightjar-tests"],
+        filter,
+        &[],
+        &prepare,
+        &mut totals,
+    )?;
+    // One fleet is some 15 processes: one at a time, the tests of a file in turn.
+    all_ran &= run_tests(
+        &["-p", "nightjar-tests"],
+        filter,
+        &["--test-threads=1"],
+        &prepare,
+        &mut totals,
+    )?;
+    print_report(&report);
+    if totals.ignored > 0 {
+        say(&format!("{} tests are marked #[ignore]", totals.ignored));
+    }
+    if !all_ran && totals.failed == 0 {
+        say("cargo test failed without naming a test: see above");
+        totals.failed = 1;
+    }
+    eprintln!("{} passed, {} failed", totals.passed, totals.failed);
+    Ok(if totals.failed == 0 && totals.passed > 0 {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
+}
+
+/// One `cargo test`; false if a test or the build failed.
+fn run_tests(
+    packages: &[&str],
+    filter: Option<&str>,
+    harness: &[&str],
+    prepare: &impl Fn(&mut Command),
+    totals: &mut Totals,
+) -> Result<bool> {
+    say(&format!("cargo test {}", packages.join(" ")));
+    let mut command = cargo(&["test", "--no-fail-fast"]);
+    command.args(packages).args(filter).arg("--").args(harness);
+    prepare(&mut command);
+    stream(&mut command, |line| {
+        totals.add(line);
+        // Empty targets say nothing worth reading.
+        if !line.is_empty()
+            && !line.starts_with("running 0 tests")
+            && !line.starts_with("test result: ok. 0 passed; 0 failed; 0 ignored")
+        {
+            eprintln!("{line}");
+        }
+    })
+}
+
+fn print_report(report: &Path) {
+    let lines = fs::read_to_string(report).unwrap_or_default();
+    for (kind, title) in [
+        ("measured ", "Measured:"),
+        ("skipped ", "Skipped, and why:"),
+    ] {
+        let of_kind: Vec<&str> = lines
+            .lines()
+            .filter_map(|line| line.strip_prefix(kind))
+            .collect();
+        if !of_kind.is_empty() {
+            eprintln!("{title}\n  {}", of_kind.join("\n  "));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn totals_add_up_over_result_lines_alone() {
+        let mut totals = Totals::default();
+        for line in [
+            "running 4 tests",
+            "test result: ok. 3 passed; 0 failed; 1 ignored; 0 measured; 0 filtered out; finished in 0.00s",
+            "test result: FAILED. 2 passed; 5 failed; 0 ignored; 0 measured; 7 filtered out; finished in 1.23s",
+            "the test result: ok. 9 passed; of somebody's own printing",
+        ] {
+            totals.add(line);
+        }
+        assert_eq!(
+            totals,
+            Totals {
+                passed: 5,
+                failed: 5,
+                ignored: 1
+            }
+        );
+    }
+}
