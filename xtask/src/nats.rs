@@ -148,7 +148,8 @@ pub(crate) fn pip_install(
         .args(more)
         .arg("--requirement")
         .arg(requirements)
-        .stdin(Stdio::null());
+        .stdin(Stdio::null())
+        .env("PIP_ROOT_USER_ACTION", "ignore");
     run(&mut command)
 }
 
