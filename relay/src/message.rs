@@ -1,1 +1,491 @@
-//! Client and relay messages of NIP-01 and NIP-42.
+//! The messages of NIP-01 and NIP-42 between client and relay: text in, text out, no socket and no state.
+//!
+//! Parsing borrows: events and filters stay raw JSON here and are parsed by those who know them.
+
+use std::fmt::Write as _;
+
+use bytes::Bytes;
+use serde::Deserialize;
+use serde::de::{IgnoredAny, SeqAccess, Visitor};
+use serde_json::value::RawValue;
+use thiserror::Error;
+
+/// A message from a client, shape checked, contents not yet.
+#[derive(Debug)]
+pub enum ClientMessage<'a> {
+    /// `["EVENT", <event>]`.
+    Event(&'a RawValue),
+    /// `["REQ", <subscription id>, <filter>...]`.
+    Req {
+        /// Chosen by the client, 1 to `max_subid_length` characters.
+        subscription: String,
+        /// At least one, at most `max_filters`.
+        filters: Vec<&'a RawValue>,
+    },
+    /// `["CLOSE", <subscription id>]`.
+    Close {
+        /// The subscription to end.
+        subscription: String,
+    },
+    /// `["AUTH", <event of kind 22242>]`.
+    Auth(&'a RawValue),
+}
+
+/// What the shape of a message may be at most (NIP-11 names).
+#[derive(Debug, Clone, Copy)]
+pub struct MessageLimits {
+    /// Filters of one REQ.
+    pub max_filters: usize,
+    /// Characters of a subscription id.
+    pub max_subid_length: usize,
+}
+
+/// Why a message is not one of NIP-01, and to whom the answer goes.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[error("{problem}")]
+pub struct MessageError {
+    /// What is wrong. Never repeats the message itself.
+    pub problem: Problem,
+    /// The subscription to answer with CLOSED; NOTICE if there is none.
+    pub subscription: Option<String>,
+}
+
+/// What is wrong with a message.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum Problem {
+    /// The text is no JSON array.
+    #[error("a message is a JSON array such as [\"REQ\",\"id\",{{}}]; this one is not ({0})")]
+    NotAnArray(String),
+    /// The array has no first element.
+    #[error("a message begins with its verb; this array is empty")]
+    Empty,
+    /// The first element is no string.
+    #[error("a message begins with its verb as a string")]
+    VerbNotAString,
+    /// The verb is none that this relay knows.
+    #[error("unknown verb {0}; this relay knows EVENT, REQ, CLOSE and AUTH")]
+    UnknownVerb(String),
+    /// The wrong number of elements follows the verb.
+    #[error("{verb} takes {takes}, this one has {has} elements after the verb")]
+    WrongCount {
+        /// The verb.
+        verb: &'static str,
+        /// What belongs there.
+        takes: &'static str,
+        /// How many elements there are.
+        has: usize,
+    },
+    /// An element is of another JSON type than it must be.
+    #[error("{what} must be {must_be}")]
+    WrongType {
+        /// The element.
+        what: &'static str,
+        /// The JSON type it must have.
+        must_be: &'static str,
+    },
+    /// The subscription id is empty or too long.
+    #[error("a subscription id has 1 to {limit} characters, this one has {has} (max_subid_length)")]
+    SubscriptionIdLength {
+        /// The limit in characters.
+        limit: usize,
+        /// Its length.
+        has: usize,
+    },
+    /// A REQ has more filters than allowed.
+    #[error("a REQ has at most {limit} filters, this one has {has} (max_filters)")]
+    TooManyFilters {
+        /// The limit.
+        limit: usize,
+        /// How many there are.
+        has: usize,
+    },
+}
+
+impl From<Problem> for MessageError {
+    fn from(problem: Problem) -> Self {
+        Self {
+            problem,
+            subscription: None,
+        }
+    }
+}
+
+/// Array elements, of which only the first `KEEP` are kept: a long array must not cost memory.
+struct Elements<'a> {
+    kept: Vec<&'a RawValue>,
+    total: usize,
+}
+
+const KEEP: usize = 1024;
+
+impl<'de> Deserialize<'de> for Elements<'de> {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct ElementsVisitor;
+        impl<'de> Visitor<'de> for ElementsVisitor {
+            type Value = Elements<'de>;
+
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("an array")
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Self::Value, A::Error> {
+                let mut kept = Vec::new();
+                let mut total = 0;
+                while kept.len() < KEEP {
+                    match seq.next_element::<&'de RawValue>()? {
+                        Some(element) => kept.push(element),
+                        None => {
+                            return Ok(Elements {
+                                total: kept.len(),
+                                kept,
+                            });
+                        }
+                    }
+                }
+                while seq.next_element::<IgnoredAny>()?.is_some() {
+                    total += 1;
+                }
+                Ok(Elements {
+                    total: total + kept.len(),
+                    kept,
+                })
+            }
+        }
+        deserializer.deserialize_seq(ElementsVisitor)
+    }
+}
+
+/// Parses one text message of a client.
+pub fn parse<'a>(text: &'a str, limits: &MessageLimits) -> Result<ClientMessage<'a>, MessageError> {
+    let elements: Elements<'a> =
+        serde_json::from_str(text).map_err(|error| Problem::NotAnArray(describe(&error)))?;
+    let Some((verb, rest)) = elements.kept.split_first() else {
+        return Err(Problem::Empty.into());
+    };
+    let Ok(verb) = serde_json::from_str::<String>(verb.get()) else {
+        return Err(Problem::VerbNotAString.into());
+    };
+    let has = elements.total - 1;
+    match verb.as_str() {
+        "EVENT" => one("EVENT", "one event", rest, has)
+            .and_then(|event| object("the event", event))
+            .map(ClientMessage::Event)
+            .map_err(MessageError::from),
+        "AUTH" => one("AUTH", "one event of kind 22242", rest, has)
+            .and_then(|event| object("the event", event))
+            .map(ClientMessage::Auth)
+            .map_err(MessageError::from),
+        "CLOSE" => {
+            let subscription =
+                subscription_id(one("CLOSE", "one subscription id", rest, has)?, limits)?;
+            Ok(ClientMessage::Close { subscription })
+        }
+        "REQ" => parse_req(rest, has, limits),
+        _ => Err(Problem::UnknownVerb(shorten(&verb)).into()),
+    }
+}
+
+fn parse_req<'a>(
+    rest: &[&'a RawValue],
+    has: usize,
+    limits: &MessageLimits,
+) -> Result<ClientMessage<'a>, MessageError> {
+    const TAKES: &str = "a subscription id and at least one filter";
+    let Some((id, filters)) = rest.split_first() else {
+        return Err(Problem::WrongCount {
+            verb: "REQ",
+            takes: TAKES,
+            has,
+        }
+        .into());
+    };
+    let subscription = subscription_id(id, limits)?;
+    let refuse = |problem| MessageError {
+        problem,
+        subscription: Some(subscription.clone()),
+    };
+    if filters.is_empty() {
+        return Err(refuse(Problem::WrongCount {
+            verb: "REQ",
+            takes: TAKES,
+            has,
+        }));
+    }
+    if has - 1 > limits.max_filters {
+        return Err(refuse(Problem::TooManyFilters {
+            limit: limits.max_filters,
+            has: has - 1,
+        }));
+    }
+    for filter in filters {
+        object("a filter", filter).map_err(refuse)?;
+    }
+    Ok(ClientMessage::Req {
+        filters: filters.to_vec(),
+        subscription,
+    })
+}
+
+fn one<'a>(
+    verb: &'static str,
+    takes: &'static str,
+    rest: &[&'a RawValue],
+    has: usize,
+) -> Result<&'a RawValue, Problem> {
+    match rest {
+        [only] => Ok(only),
+        _ => Err(Problem::WrongCount { verb, takes, has }),
+    }
+}
+
+fn object<'a>(what: &'static str, raw: &'a RawValue) -> Result<&'a RawValue, Problem> {
+    if raw.get().starts_with('{') {
+        Ok(raw)
+    } else {
+        Err(Problem::WrongType {
+            what,
+            must_be: "an object",
+        })
+    }
+}
+
+fn subscription_id(raw: &RawValue, limits: &MessageLimits) -> Result<String, Problem> {
+    let Ok(id) = serde_json::from_str::<String>(raw.get()) else {
+        return Err(Problem::WrongType {
+            what: "a subscription id",
+            must_be: "a string",
+        });
+    };
+    let has = id.chars().count();
+    if has == 0 || has > limits.max_subid_length {
+        return Err(Problem::SubscriptionIdLength {
+            limit: limits.max_subid_length,
+            has,
+        });
+    }
+    Ok(id)
+}
+
+/// Where the JSON ends to be JSON, without repeating any of it.
+fn describe(error: &serde_json::Error) -> String {
+    let kind = match error.classify() {
+        serde_json::error::Category::Eof => "it ends early",
+        serde_json::error::Category::Syntax => "not JSON",
+        serde_json::error::Category::Data | serde_json::error::Category::Io => "another type",
+    };
+    format!("{kind}, column {}", error.column())
+}
+
+/// A client's word for an answer: at most 20 characters, only visible ASCII.
+fn shorten(word: &str) -> String {
+    word.chars()
+        .filter(char::is_ascii_graphic)
+        .take(20)
+        .collect()
+}
+
+/// The event id of an EVENT or AUTH that could not be parsed, if it shows one: then the answer is an OK for it.
+pub fn claimed_id(event: &RawValue) -> Option<String> {
+    #[derive(Deserialize)]
+    struct Claim {
+        id: String,
+    }
+    let claim: Claim = serde_json::from_str(event.get()).ok()?;
+    let is_id = claim.id.len() == 64
+        && claim
+            .id
+            .bytes()
+            .all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
+    is_id.then_some(claim.id)
+}
+
+/// `["OK", id, accepted, message]`. `message` begins with a machine-readable prefix or is empty.
+pub fn ok(id_hex: &str, accepted: bool, message: &str) -> Bytes {
+    Bytes::from(format!(
+        "[\"OK\",\"{id_hex}\",{accepted},{}]",
+        quoted(message)
+    ))
+}
+
+/// `["EOSE", subscription]`.
+pub fn eose(subscription: &str) -> Bytes {
+    Bytes::from(format!("[\"EOSE\",{}]", quoted(subscription)))
+}
+
+/// `["CLOSED", subscription, message]`.
+pub fn closed(subscription: &str, message: &str) -> Bytes {
+    Bytes::from(format!(
+        "[\"CLOSED\",{},{}]",
+        quoted(subscription),
+        quoted(message)
+    ))
+}
+
+/// `["NOTICE", message]`.
+pub fn notice(message: &str) -> Bytes {
+    Bytes::from(format!("[\"NOTICE\",{}]", quoted(message)))
+}
+
+/// `["AUTH", challenge]`.
+pub fn auth(challenge: &str) -> Bytes {
+    Bytes::from(format!("[\"AUTH\",{}]", quoted(challenge)))
+}
+
+/// The part of an EVENT frame before the event's own bytes; the same for every event of a subscription.
+pub fn event_prefix(subscription: &str) -> Bytes {
+    Bytes::from(format!("[\"EVENT\",{},", quoted(subscription)))
+}
+
+/// A JSON string literal.
+fn quoted(text: &str) -> String {
+    let mut literal = String::with_capacity(text.len() + 2);
+    literal.push('"');
+    for character in text.chars() {
+        match character {
+            '"' => literal.push_str("\\\""),
+            '\\' => literal.push_str("\\\\"),
+            '\n' => literal.push_str("\\n"),
+            control if u32::from(control) < 0x20 => {
+                // Writing into a String cannot fail.
+                let _ = write!(literal, "\\u{:04x}", u32::from(control));
+            }
+            other => literal.push(other),
+        }
+    }
+    literal.push('"');
+    literal
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const LIMITS: MessageLimits = MessageLimits {
+        max_filters: 3,
+        max_subid_length: 8,
+    };
+
+    fn check_refused(text: &str, expected: &str, subscription: Option<&str>) {
+        let error = parse(text, &LIMITS).expect_err(text);
+        assert!(
+            error.to_string().contains(expected),
+            "{text}: {error} lacks {expected}"
+        );
+        assert_eq!(error.subscription.as_deref(), subscription, "{text}");
+    }
+
+    #[test]
+    fn every_malformed_message_names_what_is_wrong_and_whom_to_answer() {
+        check_refused("hello", "not JSON, column 1", None);
+        check_refused("", "it ends early", None);
+        check_refused("{}", "another type", None);
+        check_refused("[\"REQ\"", "it ends early", None);
+        check_refused("[]", "empty", None);
+        check_refused("[1]", "verb as a string", None);
+        check_refused("[\"COUNTESS\",1]", "unknown verb COUNTESS", None);
+        check_refused("[\"EVENT\"]", "EVENT takes one event", None);
+        check_refused("[\"EVENT\",{},{}]", "has 2 elements", None);
+        check_refused("[\"EVENT\",7]", "the event must be an object", None);
+        check_refused("[\"REQ\"]", "at least one filter", None);
+        check_refused("[\"REQ\",7,{}]", "a subscription id must be a string", None);
+        check_refused("[\"REQ\",\"\",{}]", "1 to 8 characters", None);
+        check_refused(
+            "[\"REQ\",\"123456789\",{}]",
+            "this one has 9 (max_subid_length)",
+            None,
+        );
+        check_refused("[\"REQ\",\"s\"]", "at least one filter", Some("s"));
+        check_refused(
+            "[\"REQ\",\"s\",[]]",
+            "a filter must be an object",
+            Some("s"),
+        );
+        check_refused(
+            "[\"REQ\",\"s\",{},{},{},{}]",
+            "at most 3 filters, this one has 4",
+            Some("s"),
+        );
+        check_refused("[\"CLOSE\"]", "CLOSE takes one subscription id", None);
+        check_refused("[\"AUTH\",\"challenge\"]", "must be an object", None);
+    }
+
+    #[test]
+    fn well_formed_messages_are_taken_apart() {
+        let Ok(ClientMessage::Req {
+            subscription,
+            filters,
+        }) = parse("[\"REQ\", \"a\\\"b\", {\"kinds\":[1]} , {}]", &LIMITS)
+        else {
+            panic!("no REQ")
+        };
+        assert_eq!(
+            (subscription.as_str(), filters[0].get(), filters.len()),
+            ("a\"b", "{\"kinds\":[1]}", 2)
+        );
+        assert!(matches!(
+            parse("[\"EVENT\",{}]", &LIMITS),
+            Ok(ClientMessage::Event(_))
+        ));
+        assert!(matches!(
+            parse("[\"AUTH\",{}]", &LIMITS),
+            Ok(ClientMessage::Auth(_))
+        ));
+        assert!(matches!(
+            parse("[\"CLOSE\",\"x\"]", &LIMITS),
+            Ok(ClientMessage::Close { .. })
+        ));
+    }
+
+    #[test]
+    fn a_claimed_id_is_64_lowercase_hex_characters_or_nothing() {
+        let raw = |text: String| RawValue::from_string(text).expect("JSON");
+        let id = "0f".repeat(32);
+        assert_eq!(
+            claimed_id(&raw(format!("{{\"id\":\"{id}\",\"kind\":\"x\"}}"))),
+            Some(id)
+        );
+        assert_eq!(claimed_id(&raw("{\"id\":\"zz\"}".to_owned())), None);
+        assert_eq!(claimed_id(&raw("{\"id\":7}".to_owned())), None);
+        assert_eq!(claimed_id(&raw("{}".to_owned())), None);
+    }
+
+    fn as_json(frame: &Bytes) -> serde_json::Value {
+        serde_json::from_slice(frame).expect("the frame is JSON")
+    }
+
+    proptest! {
+        #[test]
+        fn any_text_is_answered_without_panic(text in ".{0,300}") {
+            let _ = parse(&text, &LIMITS);
+        }
+
+        #[test]
+        fn any_array_of_json_is_answered_without_panic(
+            verb in prop_oneof!["EVENT", "REQ", "CLOSE", "AUTH", "\\PC{0,6}"],
+            rest in proptest::collection::vec(
+                prop_oneof!["\\{\\}", "\"\\PC{0,4}\"", "\\[\\]", "null", "-?[0-9]{1,30}", "\\{\"id\":\"[0-9a-f]{62,66}\"\\}"], 0..6),
+        ) {
+            let verb = serde_json::to_string(&verb).expect("a string");
+            let mut text = format!("[{verb}");
+            for element in &rest {
+                text.push(',');
+                text.push_str(element);
+            }
+            text.push(']');
+            if let Ok(ClientMessage::Event(raw) | ClientMessage::Auth(raw)) = parse(&text, &LIMITS) {
+                let _ = claimed_id(raw);
+            }
+        }
+
+        #[test]
+        fn answers_are_json_whatever_words_they_carry(word in "\\PC{0,40}|[\\x00-\\x1f]{1,8}") {
+            prop_assert_eq!(as_json(&notice(&word)), serde_json::json!(["NOTICE", word]));
+            prop_assert_eq!(as_json(&closed(&word, &word)), serde_json::json!(["CLOSED", word, word]));
+            prop_assert_eq!(as_json(&eose(&word)), serde_json::json!(["EOSE", word]));
+            let frame = [&event_prefix(&word)[..], b"{}]"].concat();
+            prop_assert_eq!(as_json(&Bytes::from(frame)), serde_json::json!(["EVENT", word, {}]));
+        }
+    }
+}

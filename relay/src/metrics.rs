@@ -1,1 +1,517 @@
-//! Metrics of the relay, all named `nj_*`.
+//! The relay's metrics: one registry, names `nj_*`, closed label sets, every series present from the start at zero.
+
+use std::fmt;
+use std::sync::Mutex;
+use std::sync::atomic::AtomicU64;
+
+use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue};
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::metrics::info::Info;
+use prometheus_client::registry::Registry;
+
+/// Declares a closed label: its enum, its single-label set, and the list of all values (for zero series).
+macro_rules! closed_label {
+    ($(#[$doc:meta])* $name:ident, $set:ident, $label:ident, { $($(#[$vdoc:meta])* $variant:ident),+ $(,)? }) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelValue)]
+        #[allow(non_camel_case_types)]
+        pub enum $name { $($(#[$vdoc])* $variant),+ }
+
+        impl $name {
+            /// Every value of the label.
+            pub const ALL: &'static [Self] = &[$(Self::$variant),+];
+        }
+
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelSet)]
+        struct $set { $label: $name }
+    };
+}
+
+closed_label!(
+    /// How a WebSocket handshake ended.
+    Handshake, HandshakeLabels, result, {
+        /// A session was opened.
+        ok,
+        /// The relay holds as many connections as it may.
+        relay_full,
+        /// This address holds as many connections as it may.
+        address_full,
+        /// The relay is rebuilding its index or draining.
+        not_ready,
+        /// The request was no valid upgrade.
+        bad_request,
+    }
+);
+
+closed_label!(
+    /// Why a WebSocket connection ended.
+    Close, CloseLabels, reason, {
+        /// The client closed it, or its network did.
+        client,
+        /// The client did not read fast enough and its out-queue was full.
+        slow_reader,
+        /// Nothing was heard from the client, not even a pong.
+        idle,
+        /// A message was larger than the hard limit.
+        too_large,
+        /// The client broke the WebSocket protocol.
+        protocol,
+        /// The relay is going away.
+        drain,
+    }
+);
+
+closed_label!(
+    /// A step of NIP-42 authentication.
+    AuthStep, AuthLabels, step, {
+        /// A challenge was sent.
+        challenged,
+        /// An AUTH event was accepted.
+        ok,
+        /// An AUTH event was refused.
+        failed,
+        /// An AUTH attempt was refused by the rate limit, unseen.
+        limited,
+    }
+);
+
+closed_label!(
+    /// The answer to an EVENT, by the machine-readable prefix of its OK.
+    EventResult, EventLabels, result, {
+        /// Stored, durable and visible; or handed on, if ephemeral.
+        ok,
+        /// Already known.
+        duplicate,
+        /// Malformed, badly signed, expired, or against a stated limit.
+        invalid,
+        /// A rate limit or a full queue.
+        rate_limited,
+        /// The publisher must authenticate first.
+        auth_required,
+        /// The publisher may not do this here.
+        restricted,
+        /// The relay does not take this.
+        blocked,
+        /// The relay failed; the publisher may send it again.
+        error,
+    }
+);
+
+closed_label!(
+    /// A stage of admission.
+    Stage, StageLabels, stage, {
+        /// Waiting for a signature worker.
+        queue,
+        /// Parsing, rules, and the signature check.
+        verify,
+        /// From admission to the durable and visible answer.
+        publish,
+    }
+);
+
+closed_label!(
+    /// The rule that refused something for its rate or amount.
+    LimitRule, LimitLabels, rule, {
+        /// Events a second of one connection.
+        events_connection,
+        /// Events a second of one address prefix.
+        events_address,
+        /// REQs a second of one connection.
+        reqs_connection,
+        /// AUTH attempts a minute of one connection.
+        auth_attempts,
+        /// Bytes under way of one connection.
+        in_flight_connection,
+        /// Bytes under way of the whole relay.
+        in_flight_relay,
+        /// The share of the log that publishers without AUTH may use.
+        unauthenticated_share,
+        /// Open subscriptions of one connection.
+        subscriptions,
+        /// The queue of the signature workers.
+        verify_queue,
+        /// Messages a second that were no valid request.
+        bad_messages,
+    }
+);
+
+closed_label!(
+    /// Where a private read was refused or left out.
+    Door, DoorLabels, door, {
+        /// A filter that names private kinds, from a client without AUTH.
+        req,
+        /// A stored event at output. Must stay 0: the index reads only the keyspaces of the reader.
+        stored,
+        /// A live event that matched a subscription whose reader may not see it.
+        live,
+    }
+);
+
+closed_label!(
+    /// Where an event came from when it was offered to the live subscriptions.
+    LiveSource, SourceLabels, source, {
+        /// This relay's own publisher.
+        publisher,
+        /// A core NATS hint.
+        hint,
+        /// The pull consumer.
+        consumer,
+        /// An ephemeral message.
+        ephemeral,
+    }
+);
+
+closed_label!(
+    /// Whether a send kept its promise, for the service level.
+    Sli, SliLabels, result, {
+        /// Answered as promised, also when the client was in the wrong.
+        good,
+        /// The relay failed the client.
+        bad,
+    }
+);
+
+/// A family of counters over one closed label.
+#[derive(Debug, Clone)]
+struct Counters<L: Clone + Eq + std::hash::Hash>(Family<L, Counter>);
+
+macro_rules! counters {
+    ($registry:expr, $name:literal, $help:literal, $set:ident, $label:ident, $values:ident) => {{
+        let family = Family::<$set, Counter>::default();
+        for value in $values::ALL {
+            drop(family.get_or_create(&$set { $label: *value }));
+        }
+        $registry.register($name, $help, family.clone());
+        Counters(family)
+    }};
+}
+
+/// Seconds from 0.25 ms to some 16 s, doubling: answers of the relay.
+fn answer_seconds() -> Histogram {
+    Histogram::new((0..17).map(|power| 0.000_25 * f64::from(1_u32 << power)))
+}
+
+/// Everything the client side of the relay counts, and the registry that other parts add theirs to.
+pub struct Metrics {
+    registry: Mutex<Registry>,
+    /// Open WebSocket connections.
+    pub connections: Gauge,
+    /// Bytes waiting in all out-queues.
+    pub out_queue_bytes: Gauge,
+    /// Open subscriptions.
+    pub subscriptions: Gauge,
+    /// Filters of the open subscriptions.
+    pub filters: Gauge,
+    /// Bytes of events between admission and their answer.
+    pub in_flight_publish_bytes: Gauge,
+    /// Seconds a closed connection had lived.
+    pub connection_age: Histogram,
+    /// Seconds from an EVENT's arrival to its OK, whatever the answer.
+    pub ok_seconds: Histogram,
+    /// Seconds from a REQ's arrival to its EOSE.
+    pub eose_seconds: Histogram,
+    /// Events sent to subscribers from the index.
+    pub stored_sent: Counter,
+    /// Bytes of messages from clients.
+    pub bytes_in: Counter,
+    /// Bytes of messages to clients.
+    pub bytes_out: Counter,
+    /// Messages that were no valid request.
+    pub bad_messages: Counter,
+    /// Live events left out because this subscription already had them.
+    pub live_repeats: Counter,
+    handshakes: Counters<HandshakeLabels>,
+    closes: Counters<CloseLabels>,
+    auth: Counters<AuthLabels>,
+    events: Counters<EventLabels>,
+    limits: Counters<LimitLabels>,
+    doors: Counters<DoorLabels>,
+    live_offered: Counters<SourceLabels>,
+    live_sent: Counters<SourceLabels>,
+    sends: Counters<SliLabels>,
+    stages: Family<StageLabels, Histogram, fn() -> Histogram>,
+}
+
+impl fmt::Debug for Metrics {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Metrics").finish_non_exhaustive()
+    }
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Metrics {
+    /// A registry with every metric of the client side in it.
+    pub fn new() -> Self {
+        let mut registry = Registry::with_prefix("nj");
+        let build = Info::new(vec![("version", env!("CARGO_PKG_VERSION"))]);
+        registry.register("build", "Version of this relay", build);
+        let r = &mut registry;
+        let mut metrics = Self {
+            connections: gauge(r, "ws_connections", "Open WebSocket connections"),
+            out_queue_bytes: gauge(r, "ws_out_queue_bytes", "Bytes waiting in all out-queues"),
+            subscriptions: gauge(r, "subscriptions", "Open subscriptions"),
+            filters: gauge(r, "filters", "Filters of the open subscriptions"),
+            in_flight_publish_bytes: gauge(
+                r,
+                "in_flight_publish_bytes",
+                "Bytes of events not yet answered",
+            ),
+            connection_age: connection_age(r),
+            ok_seconds: seconds(r, "ok_seconds", "From an EVENT's arrival to its OK"),
+            eose_seconds: seconds(r, "req_eose_seconds", "From a REQ's arrival to its EOSE"),
+            stored_sent: counter(r, "stored_events_sent", "Events sent from the index"),
+            bytes_in: counter(r, "ws_in_bytes", "Bytes of messages from clients"),
+            bytes_out: counter(r, "ws_out_bytes", "Bytes of messages to clients"),
+            bad_messages: counter(r, "bad_messages", "Messages that were no valid request"),
+            live_repeats: counter(
+                r,
+                "live_repeats",
+                "Live events left out because the subscription had them",
+            ),
+            handshakes: counters!(
+                r,
+                "ws_handshakes",
+                "WebSocket handshakes",
+                HandshakeLabels,
+                result,
+                Handshake
+            ),
+            closes: counters!(
+                r,
+                "ws_closes",
+                "Closed WebSocket connections",
+                CloseLabels,
+                reason,
+                Close
+            ),
+            auth: counters!(
+                r,
+                "auth",
+                "Steps of NIP-42 authentication",
+                AuthLabels,
+                step,
+                AuthStep
+            ),
+            events: counters!(
+                r,
+                "events_in",
+                "Answers to EVENT",
+                EventLabels,
+                result,
+                EventResult
+            ),
+            limits: counters!(
+                r,
+                "limit_refusals",
+                "Refusals by rate or amount",
+                LimitLabels,
+                rule,
+                LimitRule
+            ),
+            doors: counters!(
+                r,
+                "reads_refused",
+                "Private reads refused or left out",
+                DoorLabels,
+                door,
+                Door
+            ),
+            live_offered: counters!(
+                r,
+                "live_offered",
+                "Events offered to live",
+                SourceLabels,
+                source,
+                LiveSource
+            ),
+            live_sent: counters!(
+                r,
+                "live_sent",
+                "Live events sent",
+                SourceLabels,
+                source,
+                LiveSource
+            ),
+            sends: counters!(
+                r,
+                "sli_send",
+                "EVENTs by kept promise",
+                SliLabels,
+                result,
+                Sli
+            ),
+            stages: stages(r),
+            registry: Mutex::new(Registry::default()),
+        };
+        metrics.registry = Mutex::new(registry);
+        metrics
+    }
+
+    /// Lets another part of the relay add its metrics. The prefix `nj_` is added to every name.
+    pub fn register(&self, add: impl FnOnce(&mut Registry)) {
+        add(&mut self
+            .registry
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner));
+    }
+
+    /// The OpenMetrics text of all metrics.
+    pub fn encode(&self) -> Result<String, fmt::Error> {
+        let mut text = String::new();
+        let registry = self
+            .registry
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        prometheus_client::encoding::text::encode(&mut text, &registry)?;
+        Ok(text)
+    }
+
+    /// Counts a handshake.
+    pub fn on_handshake(&self, result: Handshake) {
+        self.handshakes
+            .0
+            .get_or_create(&HandshakeLabels { result })
+            .inc();
+    }
+
+    /// Counts the end of a connection.
+    pub fn on_close(&self, reason: Close) {
+        self.closes.0.get_or_create(&CloseLabels { reason }).inc();
+    }
+
+    /// Connections closed so far for `reason`.
+    pub fn closes(&self, reason: Close) -> u64 {
+        self.closes.0.get_or_create(&CloseLabels { reason }).get()
+    }
+
+    /// Counts a step of authentication.
+    pub fn on_auth(&self, step: AuthStep) {
+        self.auth.0.get_or_create(&AuthLabels { step }).inc();
+    }
+
+    /// Counts the answer to an EVENT. Only the relay's own failures count against the service level.
+    pub fn on_event(&self, result: EventResult) {
+        self.events.0.get_or_create(&EventLabels { result }).inc();
+        let sli = if result == EventResult::error {
+            Sli::bad
+        } else {
+            Sli::good
+        };
+        self.sends.0.get_or_create(&SliLabels { result: sli }).inc();
+    }
+
+    /// Counts a refusal by rate or amount.
+    pub fn on_limit(&self, rule: LimitRule) {
+        self.limits.0.get_or_create(&LimitLabels { rule }).inc();
+    }
+
+    /// Counts a private read that was refused or left out.
+    pub fn on_read_refused(&self, door: Door) {
+        self.doors.0.get_or_create(&DoorLabels { door }).inc();
+    }
+
+    /// Private reads refused or left out so far at `door`.
+    pub fn reads_refused(&self, door: Door) -> u64 {
+        self.doors.0.get_or_create(&DoorLabels { door }).get()
+    }
+
+    /// Counts an event offered to the live subscriptions and how many it was sent to.
+    pub fn on_live(&self, source: LiveSource, sent: u64) {
+        self.live_offered
+            .0
+            .get_or_create(&SourceLabels { source })
+            .inc();
+        self.live_sent
+            .0
+            .get_or_create(&SourceLabels { source })
+            .inc_by(sent);
+    }
+
+    /// Notes the seconds an event spent in a stage of admission.
+    pub fn on_stage(&self, stage: Stage, seconds: f64) {
+        self.stages
+            .get_or_create(&StageLabels { stage })
+            .observe(seconds);
+    }
+}
+
+fn gauge(registry: &mut Registry, name: &str, help: &str) -> Gauge {
+    let gauge = Gauge::default();
+    registry.register(name, help, gauge.clone());
+    gauge
+}
+
+fn counter(registry: &mut Registry, name: &str, help: &str) -> Counter {
+    let counter = Counter::<u64, AtomicU64>::default();
+    registry.register(name, help, counter.clone());
+    counter
+}
+
+fn seconds(registry: &mut Registry, name: &str, help: &str) -> Histogram {
+    let histogram = answer_seconds();
+    registry.register(name, help, histogram.clone());
+    histogram
+}
+
+fn connection_age(registry: &mut Registry) -> Histogram {
+    let histogram = Histogram::new([1.0, 10.0, 60.0, 600.0, 3_600.0, 21_600.0, 86_400.0]);
+    registry.register(
+        "ws_age_seconds",
+        "Age of connections when they closed",
+        histogram.clone(),
+    );
+    histogram
+}
+
+fn stages(registry: &mut Registry) -> Family<StageLabels, Histogram, fn() -> Histogram> {
+    let family: Family<StageLabels, Histogram, fn() -> Histogram> =
+        Family::new_with_constructor(answer_seconds);
+    for stage in Stage::ALL {
+        drop(family.get_or_create(&StageLabels { stage: *stage }));
+    }
+    registry.register(
+        "admission_stage_seconds",
+        "Seconds in each stage of admission",
+        family.clone(),
+    );
+    family
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_series_exists_from_the_start() {
+        let text = Metrics::new().encode().unwrap();
+        for line in [
+            "nj_ws_connections 0",
+            "nj_ws_closes_total{reason=\"slow_reader\"} 0",
+            "nj_reads_refused_total{door=\"stored\"} 0",
+            "nj_events_in_total{result=\"rate_limited\"} 0",
+            "nj_sli_send_total{result=\"bad\"} 0",
+        ] {
+            assert!(text.contains(line), "{line} is missing in\n{text}");
+        }
+        assert!(text.contains("nj_build_info{"));
+    }
+
+    #[test]
+    fn other_parts_share_the_registry_and_its_prefix() {
+        let metrics = Metrics::new();
+        let spills = Counter::<u64>::default();
+        metrics.register(|registry| {
+            registry.register("spills", "Spills to another shard", spills.clone())
+        });
+        spills.inc();
+        assert!(metrics.encode().unwrap().contains("nj_spills_total 1"));
+    }
+}
