@@ -1,0 +1,1 @@
+//! The RelayCluster resource, nightjar.dev/v1alpha1.

@@ -1,0 +1,1 @@
+//! Places a fleet plan on this machine as child processes.

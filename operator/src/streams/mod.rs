@@ -1,0 +1,1 @@
+//! Creates, corrects and watches the streams of a region.
