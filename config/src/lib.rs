@@ -1,1 +1,13 @@
-//! config.
+//! The file that the operator writes for each relay and the relay reads. Pure: text in, settings out; nothing here opens a file.
+//!
+//! Every setting, with unit, range and default, is in `docs/reference/relay-config.md`.
+
+mod check;
+mod limits;
+mod relay;
+
+pub use limits::Limits;
+pub use relay::{
+    ConfigError, FleetRef, IndexConfig, LogConfig, NatsClient, RegionLog, RelayConfig, RelayInfo,
+    TracingConfig,
+};

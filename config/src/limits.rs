@@ -1,0 +1,87 @@
+//! What a client may ask of a relay. Names are those of NIP-11 `limitation` where it has one.
+
+use serde::{Deserialize, Serialize};
+
+/// Limits of one relay. Every field has a default; a file names only what differs.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Limits {
+    /// Longest WebSocket message from a client, in bytes, 16 KiB to 16 MiB. Default 600,000: the largest event and its frame.
+    pub max_message_length: usize,
+    /// Open subscriptions per connection, 1 to 10,000. Default 50.
+    pub max_subscriptions: usize,
+    /// Filters per REQ, 1 to 1,000. Default 20.
+    pub max_filters: usize,
+    /// Largest `limit` of a filter, in events, 1 to 100,000; a greater one is lowered to it. Default 5,000.
+    pub max_limit: usize,
+    /// `limit` of a filter that names none, in events, 1 to `max_limit`. Default 500.
+    pub default_limit: usize,
+    /// Longest subscription id, in bytes, 1 to 1,024. Default 64 (NIP-01).
+    pub max_subid_length: usize,
+    /// Tags per event, 1 to 100,000. Default 5,000.
+    pub max_event_tags: usize,
+    /// How far in the future `created_at` may be, in seconds, 0 to 86,400. Default 900.
+    pub created_at_ahead_seconds: u64,
+
+    /// Events a second that a connection may publish in the long run, above 0. Default 50.
+    pub events_per_second_per_connection: f64,
+    /// Events that a connection may publish at once, at least 1. Default 200.
+    pub events_burst_per_connection: u32,
+    /// Events a second of one address (IPv4 /32, IPv6 /64), above 0. Default 200.
+    pub events_per_second_per_address: f64,
+    /// Events of one address at once, at least 1. Default 1,000.
+    pub events_burst_per_address: u32,
+    /// REQ and COUNT a second of a connection, above 0. Default 50.
+    pub reqs_per_second_per_connection: f64,
+    /// REQ and COUNT of a connection at once, at least 1. Default 200.
+    pub reqs_burst_per_connection: u32,
+    /// NIP-42 answers a minute of a connection, 1 to 6,000. Default 60.
+    pub auth_attempts_per_minute: u32,
+
+    /// Connections of one address (IPv4 /32, IPv6 /64), at least 1. Default 1,000.
+    pub connections_per_address: usize,
+    /// Connections in all, at least 1. Default 20,000.
+    pub max_connections: usize,
+    /// Bytes that may wait for a slow reader before its connection is closed, 64 KiB to 1 GiB. Default 1 MiB.
+    pub out_queue_bytes: usize,
+    /// Bytes of a connection's events that may wait for the log's acknowledgement, at least `max_message_length`. Default 4 MiB.
+    pub in_flight_publish_bytes_per_connection: usize,
+    /// The same for the whole relay, at least the value per connection. Default 64 MiB.
+    pub in_flight_publish_bytes_per_relay: usize,
+    /// Part of the region's log that events of connections without AUTH may fill, 0 to 1. Default 0.5.
+    pub unauthenticated_log_share: f64,
+    /// How long a publish waits for the log's acknowledgement, in milliseconds, 500 to 60,000. Default 5,000.
+    pub publish_deadline_ms: u64,
+    /// How long a stopping relay lets connections end, in seconds, 0 to 8. Default 5.
+    pub drain_seconds: u64,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            max_message_length: 600_000,
+            max_subscriptions: 50,
+            max_filters: 20,
+            max_limit: 5_000,
+            default_limit: 500,
+            max_subid_length: 64,
+            max_event_tags: 5_000,
+            created_at_ahead_seconds: 900,
+            events_per_second_per_connection: 50.0,
+            events_burst_per_connection: 200,
+            events_per_second_per_address: 200.0,
+            events_burst_per_address: 1_000,
+            reqs_per_second_per_connection: 50.0,
+            reqs_burst_per_connection: 200,
+            auth_attempts_per_minute: 60,
+            connections_per_address: 1_000,
+            max_connections: 20_000,
+            out_queue_bytes: 1 << 20,
+            in_flight_publish_bytes_per_connection: 4 << 20,
+            in_flight_publish_bytes_per_relay: 64 << 20,
+            unauthenticated_log_share: 0.5,
+            publish_deadline_ms: 5_000,
+            drain_seconds: 5,
+        }
+    }
+}
