@@ -1,6 +1,7 @@
 //! The seam between a plan and its placement: names of processes, their ports and files, and who says where they are.
 
 use std::fmt;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use nightjar_envelope::RegionName;
@@ -142,7 +143,7 @@ pub enum FileRef {
 /// Where a placement puts things. Answers must not change while the placement lives.
 pub trait Addresses {
     /// The address a process binds. Loopback with the same port as [`Self::connect`] on one machine, `0.0.0.0` in a pod.
-    fn listen(&self, process: &ProcessId, port: Port) -> HostPort;
+    fn listen(&self, process: &ProcessId, port: Port) -> SocketAddr;
     /// The address under which the fleet's other processes reach it; also a name in its certificates.
     fn connect(&self, process: &ProcessId, port: Port) -> HostPort;
     /// The URL under which clients of this placement reach a relay when the region has no public one.

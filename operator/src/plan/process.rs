@@ -1,5 +1,6 @@
 //! One planned process: its files, keys, listeners, and the two hashes that say what a change of them costs.
 
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use super::{Credential, HostPort, Issuer, Port, ProcessId};
@@ -89,7 +90,7 @@ pub struct Listener {
     /// What for.
     pub port: Port,
     /// What it binds.
-    pub listen: HostPort,
+    pub listen: SocketAddr,
     /// Where others reach it.
     pub connect: HostPort,
 }
