@@ -165,6 +165,12 @@ impl Limits {
             self.created_at_ahead_seconds,
             0..=86_400,
         )?;
+        self.check_rates()?;
+        self.check_room()
+    }
+
+    /// Token buckets.
+    fn check_rates(&self) -> Result<(), ConfigError> {
         for (field, rate) in [
             (
                 "limits.events_per_second_per_connection",
@@ -202,7 +208,11 @@ impl Limits {
             "limits.auth_attempts_per_minute",
             self.auth_attempts_per_minute,
             1..=6_000,
-        )?;
+        )
+    }
+
+    /// Connections, queues and deadlines.
+    fn check_room(&self) -> Result<(), ConfigError> {
         within(
             "limits.connections_per_address",
             self.connections_per_address,

@@ -5,6 +5,8 @@
 mod check;
 mod limits;
 mod relay;
+#[cfg(test)]
+mod tests;
 
 pub use limits::Limits;
 pub use relay::{

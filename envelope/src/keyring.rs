@@ -464,7 +464,7 @@ mod tests {
             let json = format!(r#"{{"seal":{seal},"open":[{{"epoch":{epoch},"key":{key},"state":"{state}"}}]}}"#);
             if let Ok(keyring) = Keyring::parse(json.as_bytes()) {
                 let again = Keyring::parse(keyring.to_json().as_bytes()).unwrap();
-                prop_assert_eq!(again.to_json().as_str(), keyring.to_json().as_str());
+                prop_assert_eq!(again.to_json(), keyring.to_json());
             }
         }
     }

@@ -307,3 +307,7 @@ impl OpenedBody {
         self.event_json.zeroize();
     }
 }
+
+#[cfg(test)]
+#[path = "seal_tests.rs"]
+mod tests;
