@@ -1,7 +1,9 @@
 //! Checks a `RelayCluster` beyond its schema and turns it into values that the plan can use as they are.
 
 use std::fmt;
+use std::time::Duration;
 
+use nightjar_config::{Limits, RelayInfo, TracingConfig};
 use nightjar_envelope::RegionName;
 
 /// A `RelayCluster` that can be planned: every name parsed, every size in bytes, every default in place.
@@ -14,7 +16,13 @@ pub struct ValidFleet {
     /// Upper limit of one region's streams together, in bytes.
     pub max_bytes_per_region: u64,
     /// How long messages are kept.
-    pub message_retention: std::time::Duration,
+    pub message_retention: Duration,
+    /// What the relays say of themselves.
+    pub info: RelayInfo,
+    /// What clients may ask of a relay.
+    pub limits: Limits,
+    /// Where relays send traces.
+    pub tracing: Option<TracingConfig>,
 }
 
 /// One region of a [`ValidFleet`].

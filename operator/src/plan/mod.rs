@@ -4,16 +4,47 @@
 //! processes on a laptop, StatefulSets in a cluster) brings the [`Addresses`] and puts the plan in place; it decides nothing.
 
 mod address;
+mod conf;
+mod nats;
+mod planner;
 mod process;
+mod relay;
 mod stream;
+mod subjects;
 
 use std::collections::BTreeMap;
 
 use nightjar_envelope::{FleetId, RegionName};
 
+use crate::validate::ValidFleet;
+use planner::Planner;
+
 pub use address::{Addresses, Credential, FileRef, HostPort, Issuer, Port, ProcessId, Role};
 pub use process::{CertificatePlan, Listener, PlannedFile, ProcessPlan, SeedForm, SeedPlan};
 pub use stream::{StreamKind, StreamPlan};
+
+/// Hubs of a region in a fleet of several: one can restart while the other carries on.
+pub const HUBS_PER_REGION: u32 = 2;
+
+/// Plans a fleet.
+///
+/// # Errors
+/// [`PlanError::UnknownRegion`] when the facts lack a region of the fleet: its generation and keys are made before its plan.
+pub fn plan(
+    fleet: &ValidFleet,
+    facts: &FleetFacts,
+    addresses: &dyn Addresses,
+) -> Result<FleetPlan, PlanError> {
+    Ok(Planner::new(fleet, facts, addresses)?.plan())
+}
+
+/// Why a fleet could not be planned.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum PlanError {
+    /// The facts lack a region.
+    #[error("region {0} has no generation and keys yet")]
+    UnknownRegion(RegionName),
+}
 
 /// What the plan cannot know from the `RelayCluster` file and must stay the same between plans.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -1,0 +1,83 @@
+//! The configuration of one relay, as `nightjar-config` defines it.
+
+use nightjar_config::{
+    FleetRef, IndexConfig, Limits, LogConfig, NatsClient, RegionLog, RelayConfig, RelayInfo,
+};
+use nightjar_envelope::{MESSAGE_SHARDS, STATE_SHARDS};
+
+use super::planner::{Planner, ProcessText};
+use super::{Credential, FileRef, Port, ProcessId, SeedForm};
+
+/// The index holds every region's events in the clear with its tables: three times their bytes on the log, as a ceiling.
+const INDEX_PER_LOG_BYTE: u64 = 3;
+/// A small log still needs room for an index that deletes lazily.
+const MIN_INDEX_BYTES: u64 = 256 << 20;
+
+/// The relay's `relay.yaml`.
+pub(super) fn config(plan: &Planner<'_>, id: &ProcessId) -> ProcessText {
+    let config = relay_config(plan, id);
+    // What a running relay takes over (other regions, info, limits) is left out of the part that needs a restart.
+    let mut fixed = config.clone();
+    fixed
+        .log
+        .regions
+        .retain(|region| region.region == id.region);
+    fixed.info = RelayInfo::default();
+    fixed.limits = Limits::default();
+    let head = format!("# {id}. Written by nightjar-operator; changes here are lost.\n");
+    ProcessText {
+        full: format!("{head}{}", config.to_yaml()),
+        restart: fixed.to_yaml(),
+    }
+}
+
+fn relay_config(plan: &Planner<'_>, id: &ProcessId) -> RelayConfig {
+    let region = plan.region(&id.region);
+    let fleet = plan.fleet;
+    let regions = plan.generations();
+    let log_bytes = fleet
+        .max_bytes_per_region
+        .saturating_mul(regions.len() as u64);
+    let mut public_urls = vec![plan.relay_url(id)];
+    public_urls.extend(region.spec.public_url.clone());
+    RelayConfig {
+        fleet: FleetRef {
+            id: plan.facts.fleet_id,
+            name: fleet.name.clone(),
+        },
+        region: id.region.clone(),
+        name: id.to_string(),
+        sweeper: id.ordinal == 0,
+        listen: plan.listen(id, Port::Relay),
+        admin: plan.listen(id, Port::Admin),
+        public_urls,
+        nats: NatsClient {
+            servers: plan.nats_urls(&id.region),
+            nkey_seed_file: plan.path(id, &FileRef::Seed(Credential::Relay, SeedForm::Plain)),
+            ca_file: None,
+        },
+        keyring_file: plan.path(id, &FileRef::Keyring),
+        index: IndexConfig {
+            dir: plan.path(id, &FileRef::Index),
+            max_bytes: log_bytes
+                .saturating_mul(INDEX_PER_LOG_BYTE)
+                .max(MIN_INDEX_BYTES),
+        },
+        log: LogConfig {
+            replicas: region.spec.nats_replicas,
+            message_retention_seconds: fleet.message_retention.as_secs(),
+            regions: regions
+                .into_iter()
+                .map(|(region, generation)| RegionLog {
+                    region,
+                    generation,
+                    message_shards: MESSAGE_SHARDS,
+                    state_shards: STATE_SHARDS,
+                })
+                .collect(),
+        },
+        info: fleet.info.clone(),
+        limits: fleet.limits.clone(),
+        tracing: fleet.tracing.clone(),
+    }
+}
