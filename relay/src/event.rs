@@ -44,7 +44,9 @@ pub enum EventError {
     #[error("invalid: the event is not JSON: {0}")]
     NotJson(String),
     /// The JSON is something else than an object.
-    #[error("invalid: the event must be a JSON object with id, pubkey, created_at, kind, tags, content and sig: {0}")]
+    #[error(
+        "invalid: the event must be a JSON object with id, pubkey, created_at, kind, tags, content and sig: {0}"
+    )]
     NotAnObject(String),
     /// A field is absent.
     #[error("invalid: the event has no field {0}")]
@@ -76,7 +78,9 @@ pub enum EventError {
         limit: usize,
     },
     /// A gift wrap without exactly one recipient.
-    #[error("invalid: kind {kind} needs exactly one p tag with a public key in lowercase hex; it has {count}")]
+    #[error(
+        "invalid: kind {kind} needs exactly one p tag with a public key in lowercase hex; it has {count}"
+    )]
     Recipients {
         /// The event's kind.
         kind: u16,
@@ -134,7 +138,10 @@ pub struct Event {
 /// Shows id and kind only: an event's content, tags and author stay out of logs.
 impl fmt::Debug for Event {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Event").field("kind", &self.kind).field("json_len", &self.json.len()).finish_non_exhaustive()
+        f.debug_struct("Event")
+            .field("kind", &self.kind)
+            .field("json_len", &self.json.len())
+            .finish_non_exhaustive()
     }
 }
 
@@ -185,7 +192,9 @@ impl Event {
 
     /// NIP-40: the least of the expiration tags that are numbers, in seconds. Other values are ignored.
     pub fn expiration(&self) -> Option<u64> {
-        self.tag_values("expiration").filter_map(|value| value.parse().ok()).min()
+        self.tag_values("expiration")
+            .filter_map(|value| value.parse().ok())
+            .min()
     }
 
     /// The keys in `p` tags (lowercase hex only), in the order given.
@@ -220,7 +229,9 @@ impl Event {
 
     /// NIP-09: the coordinates a deletion request names, its author's own only; empty for other kinds.
     pub fn deleted_coordinates(&self) -> impl Iterator<Item = Coordinate> + '_ {
-        self.deletion_values("a").filter_map(Coordinate::parse).filter(|coordinate| coordinate.pubkey == self.pubkey)
+        self.deletion_values("a")
+            .filter_map(Coordinate::parse)
+            .filter(|coordinate| coordinate.pubkey == self.pubkey)
     }
 
     /// Who may read this event.
@@ -251,13 +262,21 @@ impl Event {
     }
 
     fn deletion_values<'a>(&'a self, name: &'static str) -> impl Iterator<Item = &'a str> + 'a {
-        let name = if self.kind == kind::DELETION { Some(name) } else { None };
+        let name = if self.kind == kind::DELETION {
+            Some(name)
+        } else {
+            None
+        };
         name.into_iter().flat_map(|name| self.tag_values(name))
     }
 
     /// Second elements of the tags with this name.
     pub(crate) fn tag_values<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a str> + 'a {
-        self.tags.iter().filter(move |tag| tag[0] == name).filter_map(|tag| tag.get(1)).map(String::as_str)
+        self.tags
+            .iter()
+            .filter(move |tag| tag[0] == name)
+            .filter_map(|tag| tag.get(1))
+            .map(String::as_str)
     }
 }
 

@@ -43,7 +43,9 @@ pub enum FilterError {
         limit: usize,
     },
     /// A tag filter for a name of more than one letter.
-    #[error("invalid: tag filters are # and one letter a-z or A-Z; this one has {len} characters after #")]
+    #[error(
+        "invalid: tag filters are # and one letter a-z or A-Z; this one has {len} characters after #"
+    )]
     TagName {
         /// Characters after the `#`.
         len: usize,
@@ -77,7 +79,8 @@ impl Filter {
 
     /// Parses a filter from JSON bytes.
     pub fn from_json(json: &[u8]) -> Result<Filter, FilterError> {
-        let fields: Map<String, Value> = serde_json::from_slice(json).map_err(|_| FilterError::NotAnObject)?;
+        let fields: Map<String, Value> =
+            serde_json::from_slice(json).map_err(|_| FilterError::NotAnObject)?;
         let mut filter = Filter::default();
         for (name, value) in &fields {
             filter.set_field(name, value)?;
@@ -92,7 +95,9 @@ impl Filter {
             "kinds" => self.kinds = Some(kind_list(name, value)?),
             "since" => self.since = Some(integer(name, value)?),
             "until" => self.until = Some(integer(name, value)?),
-            "limit" => self.limit = Some(usize::try_from(integer(name, value)?).unwrap_or(usize::MAX)),
+            "limit" => {
+                self.limit = Some(usize::try_from(integer(name, value)?).unwrap_or(usize::MAX))
+            }
             _ => {
                 if let Some(tag) = name.strip_prefix('#') {
                     let letter = tag_letter(tag)?;
@@ -110,24 +115,43 @@ impl Filter {
 
     /// Whether the event matches, `limit` aside.
     pub fn matches(&self, event: &Event) -> bool {
-        self.matches_head(&event.id, &event.pubkey, event.created_at, event.kind) && self.matches_tags(&event.tags)
+        self.matches_head(&event.id, &event.pubkey, event.created_at, event.kind)
+            && self.matches_tags(&event.tags)
     }
 
     /// Everything but tags.
-    pub(crate) fn matches_head(&self, id: &EventId, pubkey: &PublicKey, created_at: u64, kind: u16) -> bool {
+    pub(crate) fn matches_head(
+        &self,
+        id: &EventId,
+        pubkey: &PublicKey,
+        created_at: u64,
+        kind: u16,
+    ) -> bool {
         self.since.is_none_or(|since| created_at >= since)
             && self.until.is_none_or(|until| created_at <= until)
-            && self.kinds.as_ref().is_none_or(|kinds| kinds.binary_search(&kind).is_ok())
-            && self.ids.as_ref().is_none_or(|ids| ids.binary_search(id).is_ok())
-            && self.authors.as_ref().is_none_or(|authors| authors.binary_search(pubkey).is_ok())
+            && self
+                .kinds
+                .as_ref()
+                .is_none_or(|kinds| kinds.binary_search(&kind).is_ok())
+            && self
+                .ids
+                .as_ref()
+                .is_none_or(|ids| ids.binary_search(id).is_ok())
+            && self
+                .authors
+                .as_ref()
+                .is_none_or(|authors| authors.binary_search(pubkey).is_ok())
     }
 
     /// Tags only: for each letter asked for, one tag whose second element is among the values.
     pub(crate) fn matches_tags<S: AsRef<str>>(&self, tags: &[Vec<S>]) -> bool {
         self.tags.iter().all(|(letter, wanted)| {
             tags.iter().any(|tag| {
-                tag.first().is_some_and(|name| name.as_ref().as_bytes() == [*letter])
-                    && tag.get(1).is_some_and(|value| contains(wanted, value.as_ref()))
+                tag.first()
+                    .is_some_and(|name| name.as_ref().as_bytes() == [*letter])
+                    && tag
+                        .get(1)
+                        .is_some_and(|value| contains(wanted, value.as_ref()))
             })
         })
     }
@@ -139,30 +163,47 @@ impl Filter {
             || self.kinds.as_ref().is_some_and(Vec::is_empty)
             || self.tags.values().any(Vec::is_empty)
             || self.limit == Some(0)
-            || self.since.zip(self.until).is_some_and(|(since, until)| since > until)
+            || self
+                .since
+                .zip(self.until)
+                .is_some_and(|(since, until)| since > until)
     }
 
     /// The filter asks for gift wraps by kind.
     pub fn names_private_kind(&self) -> bool {
-        self.kinds.as_ref().is_some_and(|kinds| kinds.iter().copied().any(is_wrap))
+        self.kinds
+            .as_ref()
+            .is_some_and(|kinds| kinds.iter().copied().any(is_wrap))
     }
 }
 
 fn contains(sorted: &[String], value: &str) -> bool {
-    sorted.binary_search_by(|candidate| candidate.as_str().cmp(value)).is_ok()
+    sorted
+        .binary_search_by(|candidate| candidate.as_str().cmp(value))
+        .is_ok()
 }
 
 fn tag_letter(name: &str) -> Result<u8, FilterError> {
     match name.as_bytes() {
         [letter] if letter.is_ascii_alphabetic() => Ok(*letter),
-        _ => Err(FilterError::TagName { len: name.chars().count() }),
+        _ => Err(FilterError::TagName {
+            len: name.chars().count(),
+        }),
     }
 }
 
-fn list<'a>(field: &str, expected: &'static str, value: &'a Value) -> Result<&'a [Value], FilterError> {
+fn list<'a>(
+    field: &str,
+    expected: &'static str,
+    value: &'a Value,
+) -> Result<&'a [Value], FilterError> {
     let values = value.as_array().ok_or_else(|| wrong(field, expected))?;
     if values.len() > MAX_FILTER_VALUES {
-        return Err(FilterError::TooMany { field: field.to_owned(), count: values.len(), limit: MAX_FILTER_VALUES });
+        return Err(FilterError::TooMany {
+            field: field.to_owned(),
+            count: values.len(),
+            limit: MAX_FILTER_VALUES,
+        });
     }
     Ok(values)
 }
@@ -176,15 +217,20 @@ fn sorted<T: Ord>(mut values: Vec<T>) -> Vec<T> {
 fn hex_list(field: &str, value: &Value) -> Result<Vec<[u8; 32]>, FilterError> {
     const EXPECTED: &str = "a list of strings of 64 lowercase hex digits";
     let values = list(field, EXPECTED, value)?;
-    let parsed: Option<Vec<_>> = values.iter().map(|value| value.as_str().and_then(parse_hex::<32>)).collect();
+    let parsed: Option<Vec<_>> = values
+        .iter()
+        .map(|value| value.as_str().and_then(parse_hex::<32>))
+        .collect();
     parsed.map(sorted).ok_or_else(|| wrong(field, EXPECTED))
 }
 
 fn kind_list(field: &str, value: &Value) -> Result<Vec<u16>, FilterError> {
     const EXPECTED: &str = "a list of integers from 0 to 65535";
     let values = list(field, EXPECTED, value)?;
-    let parsed: Option<Vec<u16>> =
-        values.iter().map(|value| value.as_u64().and_then(|kind| u16::try_from(kind).ok())).collect();
+    let parsed: Option<Vec<u16>> = values
+        .iter()
+        .map(|value| value.as_u64().and_then(|kind| u16::try_from(kind).ok()))
+        .collect();
     parsed.map(sorted).ok_or_else(|| wrong(field, EXPECTED))
 }
 
@@ -194,17 +240,30 @@ fn tag_list(field: &str, letter: u8, value: &Value) -> Result<Vec<String>, Filte
     let is_hex = matches!(letter, b'e' | b'p');
     let expected = if is_hex { KEYS } else { TEXTS };
     let values = list(field, expected, value)?;
-    let fits = |text: &&str| if is_hex { parse_hex::<32>(text).is_some() } else { text.len() <= MAX_TAG_VALUE_BYTES };
-    let parsed: Option<Vec<String>> =
-        values.iter().map(|value| value.as_str().filter(fits).map(str::to_owned)).collect();
+    let fits = |text: &&str| {
+        if is_hex {
+            parse_hex::<32>(text).is_some()
+        } else {
+            text.len() <= MAX_TAG_VALUE_BYTES
+        }
+    };
+    let parsed: Option<Vec<String>> = values
+        .iter()
+        .map(|value| value.as_str().filter(fits).map(str::to_owned))
+        .collect();
     parsed.map(sorted).ok_or_else(|| wrong(field, expected))
 }
 
 fn integer(field: &str, value: &Value) -> Result<u64, FilterError> {
-    value.as_u64().ok_or_else(|| wrong(field, "an integer of 0 or more"))
+    value
+        .as_u64()
+        .ok_or_else(|| wrong(field, "an integer of 0 or more"))
 }
 
 /// `field` is one of ours or `#` and a letter, so it is short.
 fn wrong(field: &str, expected: &'static str) -> FilterError {
-    FilterError::Field { field: field.to_owned(), expected }
+    FilterError::Field {
+        field: field.to_owned(),
+        expected,
+    }
 }

@@ -6,7 +6,9 @@ use std::path::PathBuf;
 #[derive(Debug, thiserror::Error)]
 pub enum IndexError {
     /// The map is full. Nothing of the batch was applied; the relay must not acknowledge and is not ready.
-    #[error("the index is full ({max_bytes} bytes); raise index.max_bytes or shorten the retention")]
+    #[error(
+        "the index is full ({max_bytes} bytes); raise index.max_bytes or shorten the retention"
+    )]
     Full {
         /// The limit in bytes.
         max_bytes: u64,
@@ -30,10 +32,21 @@ pub enum IndexError {
     /// LMDB failed.
     #[error("index database: {0}")]
     Database(heed::Error),
+    /// [`super::Index::close`] was called.
+    #[error("the index is closed")]
+    Closed,
     /// A row has a form this version never writes. The index is to be rebuilt.
-    #[error("index table {table} holds a row this version cannot read; delete the index folder to rebuild it from the log")]
+    #[error(
+        "index table {table} holds a row this version cannot read; delete the index folder to rebuild it from the log"
+    )]
     Damaged {
         /// The table.
         table: &'static str,
     },
+}
+
+impl From<heed::Error> for IndexError {
+    fn from(error: heed::Error) -> IndexError {
+        IndexError::Database(error)
+    }
 }

@@ -54,7 +54,9 @@ impl fmt::Display for FreshReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             FreshReason::New => f.write_str("there was no index"),
-            FreshReason::UncleanBoot => f.write_str("the machine went down before the index was closed"),
+            FreshReason::UncleanBoot => {
+                f.write_str("the machine went down before the index was closed")
+            }
             FreshReason::OtherFormat { found } => write!(f, "the index had format {found}"),
             FreshReason::OtherFleet => f.write_str("the index belonged to another fleet"),
             FreshReason::Unreadable(why) => write!(f, "the index could not be read: {why}"),
@@ -136,7 +138,11 @@ pub struct BatchLimits {
 
 impl Default for BatchLimits {
     fn default() -> BatchLimits {
-        BatchLimits { events: 200, bytes: 256 * 1024, time: Duration::from_millis(10) }
+        BatchLimits {
+            events: 200,
+            bytes: 256 * 1024,
+            time: Duration::from_millis(10),
+        }
     }
 }
 
