@@ -1,1 +1,358 @@
-//! The public HTTP port: WebSocket upgrade and NIP-11.
+//! The relay's public port: WebSocket upgrades, the NIP-11 document, a line of text for browsers; accept, count and drain.
+
+use std::future::Future;
+use std::net::{IpAddr, SocketAddr};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use axum::Router;
+use axum::extract::connect_info::Connected;
+use axum::extract::ws::WebSocketUpgrade;
+use axum::extract::ws::rejection::WebSocketUpgradeRejection;
+use axum::extract::{ConnectInfo, State};
+use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::serve::{IncomingStream, Listener};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::time::Sleep;
+use tokio_util::task::TaskTracker;
+
+use crate::admission::TIDY_EVERY;
+use crate::metrics::{Close, Handshake};
+use crate::nip11;
+use crate::session::outbox::Outbox;
+use crate::session::{Services, Session};
+use crate::socket::{self, Connection, Timings};
+
+/// A connection that has not become a WebSocket by then is closed.
+const UPGRADE_WITHIN: Duration = Duration::from_secs(20);
+/// Connections may be a little longer in closing than `drain_seconds`: goodbyes and publishes under way.
+const DRAIN_GRACE: Duration = Duration::from_millis(1500);
+
+/// A running public port.
+#[derive(Debug)]
+pub struct PublicPort {
+    services: Shared,
+    address: SocketAddr,
+    accepting: tokio::task::JoinHandle<std::io::Result<()>>,
+    tidying: tokio::task::JoinHandle<()>,
+}
+
+#[derive(Clone)]
+struct Shared {
+    services: Arc<Services>,
+    connections: TaskTracker,
+    timings: Timings,
+}
+
+impl std::fmt::Debug for Shared {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Shared")
+            .field("timings", &self.timings)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Begins to accept connections.
+pub fn serve(
+    listener: TcpListener,
+    services: Arc<Services>,
+    timings: Timings,
+) -> std::io::Result<PublicPort> {
+    let address = listener.local_addr()?;
+    let shared = Shared {
+        services,
+        connections: TaskTracker::new(),
+        timings,
+    };
+    let stop = shared.services.drain.clone();
+    let app = Router::new()
+        .fallback(on_request)
+        .with_state(shared.clone())
+        .into_make_service_with_connect_info::<Peer>();
+    let door = Door { listener };
+    let accepting = tokio::spawn(async move {
+        axum::serve(door, app)
+            .with_graceful_shutdown(stop.cancelled_owned())
+            .await
+    });
+    let admission = shared.services.admission.clone();
+    let tidying = tokio::spawn(async move {
+        let mut ticks = tokio::time::interval(TIDY_EVERY);
+        loop {
+            ticks.tick().await;
+            admission.tidy();
+        }
+    });
+    Ok(PublicPort {
+        services: shared,
+        address,
+        accepting,
+        tidying,
+    })
+}
+
+impl PublicPort {
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Accepts no more, tells every client that the relay is going away, spread over `drain_seconds`, and returns when all
+    /// connections are closed or time is up. Answers how many were still open then.
+    pub async fn drain(self) -> usize {
+        let services = &self.services.services;
+        let over = Duration::from_secs(services.config.load().limits.drain_seconds);
+        services.drain.cancel();
+        self.services.connections.close();
+        let _ = tokio::time::timeout(over + DRAIN_GRACE, self.services.connections.wait()).await;
+        self.accepting.abort();
+        self.tidying.abort();
+        self.services.connections.len()
+    }
+}
+
+/// Everything comes here: clients use any path.
+async fn on_request(
+    State(shared): State<Shared>,
+    ConnectInfo(peer): ConnectInfo<Peer>,
+    method: Method,
+    headers: HeaderMap,
+    upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
+) -> Response {
+    if method == Method::OPTIONS {
+        return with_cors(StatusCode::NO_CONTENT.into_response());
+    }
+    match upgrade {
+        Ok(upgrade) => on_upgrade(&shared, &peer, upgrade),
+        Err(rejection) if headers.contains_key(header::UPGRADE) => {
+            shared.services.metrics.on_handshake(Handshake::bad_request);
+            rejection.into_response()
+        }
+        Err(_) if method != Method::GET && method != Method::HEAD => {
+            StatusCode::METHOD_NOT_ALLOWED.into_response()
+        }
+        Err(_) if accepts(&headers, "application/nostr+json") => information(&shared),
+        Err(_) => with_cors(greeting(&shared).into_response()),
+    }
+}
+
+fn information(shared: &Shared) -> Response {
+    let config = shared.services.config.load();
+    match serde_json::to_string(&nip11::Document::new(&config)) {
+        Ok(body) => {
+            with_cors(([(header::CONTENT_TYPE, "application/nostr+json")], body).into_response())
+        }
+        Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
+    }
+}
+
+fn greeting(shared: &Shared) -> String {
+    let config = shared.services.config.load();
+    let name = config.info.name.as_deref().unwrap_or(&config.fleet.name);
+    format!(
+        "{name}: a Nostr relay of the fleet {}, region {}. Connect with a Nostr client, or ask with \
+         \"Accept: application/nostr+json\".\n",
+        config.fleet.name, config.region
+    )
+}
+
+/// NIP-11 asks for these on every answer that a web client may read.
+fn with_cors(mut response: Response) -> Response {
+    let headers = response.headers_mut();
+    for (name, value) in [
+        (header::ACCESS_CONTROL_ALLOW_ORIGIN, "*"),
+        (header::ACCESS_CONTROL_ALLOW_HEADERS, "*"),
+        (header::ACCESS_CONTROL_ALLOW_METHODS, "GET, HEAD, OPTIONS"),
+    ] {
+        headers.insert(name, HeaderValue::from_static(value));
+    }
+    response
+}
+
+fn accepts(headers: &HeaderMap, kind: &str) -> bool {
+    headers
+        .get_all(header::ACCEPT)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .any(|accept| accept.contains(kind))
+}
+
+fn on_upgrade(shared: &Shared, peer: &Peer, upgrade: WebSocketUpgrade) -> Response {
+    let services = &shared.services;
+    let limits = services.config.load().limits.clone();
+    let refuse = |handshake, status, text: &'static str| {
+        services.metrics.on_handshake(handshake);
+        (status, [(header::RETRY_AFTER, "5")], text).into_response()
+    };
+    if services.drain.is_cancelled() {
+        let text = "this relay is going away\n";
+        return refuse(Handshake::not_ready, StatusCode::SERVICE_UNAVAILABLE, text);
+    }
+    if shared.connections.len() >= limits.max_connections {
+        let text = "this relay has as many connections as it may\n";
+        return refuse(Handshake::relay_full, StatusCode::SERVICE_UNAVAILABLE, text);
+    }
+    let Some(admission) = services.admission.admit_connection(peer.address) else {
+        let text = "too many connections from this address\n";
+        return refuse(Handshake::address_full, StatusCode::TOO_MANY_REQUESTS, text);
+    };
+    services.metrics.on_handshake(Handshake::ok);
+    peer.upgraded.store(true, Ordering::Relaxed);
+    let open = Open {
+        shared: shared.clone(),
+        token: shared.connections.token(),
+    };
+    socket::configure(upgrade, limits.max_message_length).on_upgrade(move |socket| async move {
+        let shared = &open.shared;
+        let services = shared.services.clone();
+        let outbox = Outbox::new(limits.out_queue_bytes, services.metrics.clone());
+        let session = Session::begin(services.clone(), admission, outbox.clone());
+        let connection = Connection {
+            session,
+            outbox,
+            timings: shared.timings,
+            drain: services.drain.clone(),
+            drain_over: Duration::from_secs(limits.drain_seconds).mul_f64(0.6),
+        };
+        let started = Instant::now();
+        services.metrics.connections.inc();
+        let reason = Box::pin(socket::run(socket, connection, &services.metrics)).await;
+        services.metrics.connections.dec();
+        services
+            .metrics
+            .connection_age
+            .observe(started.elapsed().as_secs_f64());
+        services.metrics.on_close(reason);
+        if reason == Close::slow_reader {
+            tracing::info!("closed a connection that read too slowly");
+        }
+        drop(open);
+    })
+}
+
+/// Counts a connection from the handshake to its end.
+struct Open {
+    shared: Shared,
+    #[allow(dead_code, reason = "held for its drop")]
+    token: tokio_util::task::task_tracker::TaskTrackerToken,
+}
+
+/// Who is at the other end. The address goes to admission, which keeps a hash of it, and nowhere else.
+#[derive(Clone)]
+struct Peer {
+    address: IpAddr,
+    upgraded: Arc<AtomicBool>,
+}
+
+impl Connected<IncomingStream<'_, Door>> for Peer {
+    fn connect_info(stream: IncomingStream<'_, Door>) -> Self {
+        Self {
+            address: stream.remote_addr().ip(),
+            upgraded: stream.io().upgraded.clone(),
+        }
+    }
+}
+
+/// The listener: no delay, and a time limit for the handshake.
+struct Door {
+    listener: TcpListener,
+}
+
+impl Listener for Door {
+    type Io = Guarded;
+    type Addr = SocketAddr;
+
+    async fn accept(&mut self) -> (Self::Io, Self::Addr) {
+        let (stream, address) = Listener::accept(&mut self.listener).await;
+        // Without it an answer of several writes waits some 40 ms for the peer's acknowledgement.
+        if let Err(error) = stream.set_nodelay(true) {
+            tracing::debug!(%error, "cannot set TCP_NODELAY");
+        }
+        let guarded = Guarded {
+            stream,
+            deadline: Some(Box::pin(tokio::time::sleep(UPGRADE_WITHIN))),
+            upgraded: Arc::default(),
+        };
+        (guarded, address)
+    }
+
+    fn local_addr(&self) -> std::io::Result<Self::Addr> {
+        self.listener.local_addr()
+    }
+}
+
+/// A TCP stream that may only be slow once it is a WebSocket.
+struct Guarded {
+    stream: TcpStream,
+    deadline: Option<Pin<Box<Sleep>>>,
+    upgraded: Arc<AtomicBool>,
+}
+
+impl Guarded {
+    fn check_deadline(&mut self, context: &mut Context<'_>) -> std::io::Result<()> {
+        if self.upgraded.load(Ordering::Relaxed) {
+            self.deadline = None;
+        }
+        let expired = self
+            .deadline
+            .as_mut()
+            .is_some_and(|deadline| deadline.as_mut().poll(context).is_ready());
+        if expired {
+            Err(std::io::ErrorKind::TimedOut.into())
+        } else {
+            Ok(())
+        }
+    }
+}
+
+impl AsyncRead for Guarded {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<std::io::Result<()>> {
+        self.check_deadline(context)?;
+        Pin::new(&mut self.stream).poll_read(context, buffer)
+    }
+}
+
+impl AsyncWrite for Guarded {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<std::io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(context, bytes)
+    }
+
+    fn poll_flush(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<std::io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(context)
+    }
+
+    fn poll_shutdown(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<std::io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(context)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        slices: &[std::io::IoSlice<'_>],
+    ) -> Poll<std::io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write_vectored(context, slices)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+}

@@ -1,1 +1,102 @@
-//! The NIP-11 relay information document.
+//! The relay information document (NIP-11), with the fleet that this relay belongs to under `nightjar`.
+
+use nightjar_config::RelayConfig;
+use serde::Serialize;
+
+/// What is served and tested, nothing else.
+pub const SUPPORTED_NIPS: [u16; 8] = [1, 9, 11, 17, 40, 42, 59, 70];
+
+/// The document.
+#[derive(Debug, Serialize)]
+pub struct Document<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    name: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    description: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    icon: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pubkey: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    contact: Option<&'a str>,
+    supported_nips: &'static [u16],
+    software: &'static str,
+    version: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    terms_of_service: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    privacy_policy: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    posting_policy: Option<&'a str>,
+    limitation: Limitation,
+    nightjar: Nightjar,
+}
+
+#[derive(Debug, Serialize)]
+struct Limitation {
+    max_message_length: usize,
+    max_subscriptions: usize,
+    max_limit: usize,
+    max_subid_length: usize,
+    max_event_tags: usize,
+    max_filters: usize,
+    default_limit: usize,
+    auth_required: bool,
+    payment_required: bool,
+    restricted_writes: bool,
+    created_at_upper_limit: u64,
+}
+
+/// Lets clients see which relays are one fleet, and how durable its OK is.
+#[derive(Debug, Serialize)]
+struct Nightjar {
+    fleet: String,
+    fleet_name: String,
+    region: String,
+    relay: String,
+    durability: &'static str,
+}
+
+impl<'a> Document<'a> {
+    /// The document of a relay with this configuration.
+    pub fn new(config: &'a RelayConfig) -> Self {
+        let (info, limits) = (&config.info, &config.limits);
+        Self {
+            name: info.name.as_deref().or(Some(&config.fleet.name)),
+            description: info.description.as_deref(),
+            icon: info.icon.as_deref(),
+            pubkey: info.pubkey.as_deref(),
+            contact: info.contact.as_deref(),
+            supported_nips: &SUPPORTED_NIPS,
+            software: env!("CARGO_PKG_REPOSITORY"),
+            version: env!("CARGO_PKG_VERSION"),
+            terms_of_service: info.terms_of_service.as_deref(),
+            privacy_policy: info.privacy_policy.as_deref(),
+            posting_policy: info.posting_policy.as_deref(),
+            limitation: Limitation {
+                max_message_length: limits.max_message_length,
+                max_subscriptions: limits.max_subscriptions,
+                max_limit: limits.max_limit,
+                max_subid_length: limits.max_subid_length,
+                max_event_tags: limits.max_event_tags,
+                max_filters: limits.max_filters,
+                default_limit: limits.default_limit,
+                auth_required: false,
+                payment_required: false,
+                restricted_writes: false,
+                created_at_upper_limit: limits.created_at_ahead_seconds,
+            },
+            nightjar: Nightjar {
+                fleet: config.fleet.id.to_string(),
+                fleet_name: config.fleet.name.clone(),
+                region: config.region.to_string(),
+                relay: config.name.clone(),
+                durability: if config.log.replicas >= 3 {
+                    "replicated"
+                } else {
+                    "development"
+                },
+            },
+        }
+    }
+}

@@ -1,1 +1,204 @@
-//! Admission: the cheap questions first, the signature last.
+//! Admission: may this client do this now? Cheap questions first (size, rate, amount), then the event's own rules, the
+//! signature last and on threads of its own. Every refusal is an answer that the client can act on.
+
+mod address;
+mod in_flight;
+mod rates;
+mod refusal;
+mod rules;
+mod share;
+mod verifier;
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use arc_swap::ArcSwap;
+use bytes::Bytes;
+use nightjar_config::RelayConfig;
+
+pub use address::{AddressKey, AddressPermit};
+pub use in_flight::InFlightPermit;
+pub use rates::ConnectionRates;
+pub use refusal::Refusal;
+pub use rules::Rules;
+pub use verifier::VerifierOptions;
+
+use crate::event::Event;
+use crate::metrics::{LimitRule, Metrics, Stage};
+use crate::visibility::Readers;
+use address::AddressBook;
+use in_flight::InFlight;
+use rates::AddressRates;
+use share::UnauthenticatedShare;
+use verifier::Verifier;
+
+/// The admission of one relay, shared by its sessions.
+#[derive(Debug)]
+pub struct Admission {
+    settings: ArcSwap<Settings>,
+    addresses: AddressBook,
+    in_flight: InFlight,
+    share: UnauthenticatedShare,
+    verifier: Verifier,
+    metrics: Arc<Metrics>,
+}
+
+/// What follows from the configuration and is made anew when it is read again.
+#[derive(Debug)]
+struct Settings {
+    config: Arc<RelayConfig>,
+    rules: Arc<Rules>,
+    address_rates: AddressRates,
+}
+
+impl Settings {
+    fn new(config: Arc<RelayConfig>) -> Self {
+        Self {
+            rules: Arc::new(Rules::new(&config)),
+            address_rates: AddressRates::new(&config.limits),
+            config,
+        }
+    }
+}
+
+/// What a session keeps for admission: its own buckets and the key of its address, never the address.
+#[derive(Debug)]
+pub struct ConnectionAdmission {
+    /// The buckets of this connection.
+    pub rates: ConnectionRates,
+    in_flight: InFlight,
+    address: AddressPermit,
+}
+
+impl Admission {
+    /// Starts the signature workers.
+    pub fn new(config: Arc<RelayConfig>, workers: VerifierOptions, metrics: Arc<Metrics>) -> Self {
+        Self {
+            addresses: AddressBook::default(),
+            in_flight: InFlight::for_relay(metrics.clone()),
+            share: UnauthenticatedShare::new(&config),
+            verifier: Verifier::start(workers, metrics.clone()),
+            settings: ArcSwap::from_pointee(Settings::new(config)),
+            metrics,
+        }
+    }
+
+    /// Takes a configuration that was read again. Rates of open connections stay as they were when these began.
+    pub fn reconfigure(&self, config: Arc<RelayConfig>) {
+        self.share.reconfigure(&config);
+        self.settings.store(Arc::new(Settings::new(config)));
+    }
+
+    /// A place for one more connection of this address, or `None` if it has as many as it may.
+    pub fn admit_connection(&self, address: std::net::IpAddr) -> Option<ConnectionAdmission> {
+        let settings = self.settings.load();
+        let limits = &settings.config.limits;
+        let address = self
+            .addresses
+            .connect(address, limits.connections_per_address)?;
+        Some(ConnectionAdmission {
+            rates: ConnectionRates::new(limits),
+            in_flight: self.in_flight.for_connection(),
+            address,
+        })
+    }
+
+    /// The cheap half for an EVENT: rates, and room for its bytes until the permit is dropped.
+    pub fn admit_event(
+        &self,
+        connection: &ConnectionAdmission,
+        bytes: usize,
+    ) -> Result<InFlightPermit, Refusal> {
+        let settings = self.settings.load();
+        let admitted = connection
+            .rates
+            .check_event()
+            .and_then(|()| {
+                settings
+                    .address_rates
+                    .check_event(&connection.address.key())
+            })
+            .and_then(|()| {
+                let limits = &settings.config.limits;
+                connection.in_flight.take(
+                    bytes,
+                    limits.in_flight_publish_bytes_per_connection,
+                    limits.in_flight_publish_bytes_per_relay,
+                )
+            });
+        self.counted(admitted)
+    }
+
+    /// A token for a REQ.
+    pub fn admit_req(&self, connection: &ConnectionAdmission) -> Result<(), Refusal> {
+        self.counted(connection.rates.check_req())
+    }
+
+    /// A token for an AUTH attempt, charged before its signature is looked at.
+    pub fn admit_auth(&self, connection: &ConnectionAdmission) -> Result<(), Refusal> {
+        self.counted(connection.rates.check_auth())
+    }
+
+    /// The dear half for an EVENT, on a worker: shape, rules, id and signature.
+    pub async fn verify_event(
+        &self,
+        json: Bytes,
+        readers: Arc<Readers>,
+        now_s: u64,
+    ) -> Result<Arc<Event>, Refusal> {
+        let rules = self.settings.load().rules.clone();
+        let started = Instant::now();
+        let verified = self
+            .verifier
+            .run(json, move |event| rules.check(event, &readers, now_s))
+            .await;
+        self.metrics
+            .on_stage(Stage::verify, started.elapsed().as_secs_f64());
+        self.counted(verified)
+    }
+
+    /// The same for the event of an AUTH, whose rules are those of NIP-42.
+    pub async fn verify_auth(
+        &self,
+        json: Bytes,
+        challenge: String,
+        now_s: u64,
+    ) -> Result<Arc<Event>, Refusal> {
+        let rules = self.settings.load().rules.clone();
+        let verified = self
+            .verifier
+            .run(json, move |event| {
+                rules.check_auth(event, &challenge, now_s)
+            })
+            .await;
+        self.counted(verified)
+    }
+
+    /// Charges an event of a connection without AUTH to the share of the log that such connections may fill.
+    pub fn charge_unauthenticated(&self, bytes: usize) -> Result<(), Refusal> {
+        self.counted(self.share.take(bytes, Instant::now()))
+    }
+
+    /// Gives up memory of addresses not seen for a while, and changes the salt of their hashes in time.
+    pub fn tidy(&self) {
+        self.addresses.rotate_salt(Instant::now());
+        self.settings.load().address_rates.forget_idle();
+    }
+
+    fn counted<T>(&self, result: Result<T, Refusal>) -> Result<T, Refusal> {
+        if let Err(refusal) = &result
+            && let Some(rule) = refusal.rule()
+        {
+            self.metrics.on_limit(rule);
+        }
+        result
+    }
+
+    /// Counts a refusal that the session itself decided.
+    pub fn on_limit(&self, rule: LimitRule) {
+        self.metrics.on_limit(rule);
+    }
+}
+
+/// How often [`Admission::tidy`] is to be called.
+pub const TIDY_EVERY: Duration = Duration::from_secs(60);

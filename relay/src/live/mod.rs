@@ -1,1 +1,196 @@
-//! Fan-out of new events to open subscriptions.
+//! Live delivery: every new event to the open subscriptions that match it and may read it.
+//!
+//! An event may be offered several times (own publisher, hint, pull consumer); each subscription gets it at most once.
+//! Matching runs in the caller's thread under a read lock and only ever pushes into bounded out-queues, so it never waits.
+
+mod registry;
+mod repeats;
+mod subscription;
+#[cfg(test)]
+mod tests;
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+
+pub use subscription::{SharedReaders, Subscription};
+
+use crate::event::Event;
+use crate::filter::Filter;
+use crate::metrics::{Door, LiveSource, Metrics};
+use crate::session::outbox::Outbox;
+use crate::visibility::may_read;
+use registry::Registry;
+use repeats::Repeats;
+
+/// Where an event came from. The delivery is the same; the metrics differ.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Source {
+    /// This relay's own publisher, after the commit to the index.
+    Publisher,
+    /// A core NATS hint.
+    Hint,
+    /// The pull consumer, after the commit to the index.
+    Consumer,
+    /// An ephemeral message.
+    Ephemeral,
+}
+
+impl From<Source> for LiveSource {
+    fn from(source: Source) -> Self {
+        match source {
+            Source::Publisher => Self::publisher,
+            Source::Hint => Self::hint,
+            Source::Consumer => Self::consumer,
+            Source::Ephemeral => Self::ephemeral,
+        }
+    }
+}
+
+/// The open subscriptions of this relay. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Live {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    registry: RwLock<Registry>,
+    repeats: Mutex<Repeats>,
+    /// Number of the latest delivery; also the age of subscriptions. Grows under the read lock, is read under the write lock.
+    serial: AtomicU64,
+    metrics: Arc<Metrics>,
+}
+
+/// Keeps a subscription open; closes it when dropped.
+#[derive(Debug)]
+pub struct OpenSubscription {
+    live: Live,
+    subscription: Arc<Subscription>,
+}
+
+impl OpenSubscription {
+    /// The subscription itself.
+    pub fn subscription(&self) -> &Arc<Subscription> {
+        &self.subscription
+    }
+}
+
+impl Drop for OpenSubscription {
+    fn drop(&mut self) {
+        self.live.close(&self.subscription);
+    }
+}
+
+impl Live {
+    /// No subscriptions yet.
+    pub fn new(metrics: Arc<Metrics>) -> Self {
+        Self {
+            inner: Arc::new(Inner {
+                registry: RwLock::default(),
+                repeats: Mutex::default(),
+                serial: AtomicU64::new(0),
+                metrics,
+            }),
+        }
+    }
+
+    /// Opens a subscription: from now on live events are pushed into `outbox`. The stored read comes after, and ends in
+    /// the last [`Subscription::send_stored`].
+    pub fn open(
+        &self,
+        subscription_id: &str,
+        filters: Vec<Filter>,
+        readers: SharedReaders,
+        outbox: Outbox,
+    ) -> OpenSubscription {
+        let inner = &self.inner;
+        let mut registry = inner
+            .registry
+            .write()
+            .unwrap_or_else(PoisonError::into_inner);
+        let opened = inner.serial.load(Ordering::Relaxed);
+        let subscription = Arc::new(Subscription::new(
+            subscription_id,
+            filters,
+            readers,
+            outbox,
+            opened,
+        ));
+        registry.insert(&subscription);
+        drop(registry);
+        inner.metrics.subscriptions.inc();
+        inner.metrics.filters.inc_by(subscription.filter_count());
+        OpenSubscription {
+            live: self.clone(),
+            subscription,
+        }
+    }
+
+    /// Offers an event to every open subscription. Non-blocking. Each subscription gets an event id at most once, as long
+    /// as fewer than 65,536 other events are offered in between.
+    pub fn deliver(&self, event: &Arc<Event>, source: Source) {
+        let inner = &self.inner;
+        let registry = inner
+            .registry
+            .read()
+            .unwrap_or_else(PoisonError::into_inner);
+        let serial = inner.serial.fetch_add(1, Ordering::Relaxed) + 1;
+        let offered_before = inner
+            .repeats
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .note(&event.id, serial);
+        let mut sent = 0;
+        registry.for_each_candidate(event, |subscription| {
+            if subscription.visit(serial) && subscription.matches(event) {
+                sent += u64::from(self.offer(subscription, event, offered_before));
+            }
+        });
+        drop(registry);
+        inner.metrics.on_live(source.into(), sent);
+    }
+
+    /// Whether the event was sent.
+    fn offer(
+        &self,
+        subscription: &Subscription,
+        event: &Event,
+        offered_before: Option<u64>,
+    ) -> bool {
+        let Some(permit) = may_read(event, &subscription.readers()) else {
+            self.inner.metrics.on_read_refused(Door::live);
+            return false;
+        };
+        // Whoever was open at the previous offer had the event then.
+        let had_it = offered_before.is_some_and(|before| subscription.opened() < before);
+        if had_it || !subscription.send_live(permit, event) {
+            self.inner.metrics.live_repeats.inc();
+            return false;
+        }
+        true
+    }
+
+    fn close(&self, subscription: &Arc<Subscription>) {
+        self.inner
+            .registry
+            .write()
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove(subscription);
+        // A delivery that found it before the removal must not send after the client's CLOSE was taken.
+        subscription.close();
+        self.inner.metrics.subscriptions.dec();
+        self.inner
+            .metrics
+            .filters
+            .dec_by(subscription.filter_count());
+    }
+
+    /// Entries in the inverted index; 0 when no subscription is open.
+    pub fn index_entries(&self) -> usize {
+        self.inner
+            .registry
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .entries()
+    }
+}

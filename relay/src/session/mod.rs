@@ -1,1 +1,326 @@
-//! One client connection: its subscriptions, its identity, its queue.
+//! One client connection as Nostr sees it: messages in, answers into the out-queue. Knows no socket.
+//!
+//! `on_text` takes messages in order. AUTH is finished before the next message is read, so that what follows it counts as
+//! authenticated; EVENTs are answered as they become durable, REQs as they are read.
+
+mod event;
+pub mod outbox;
+mod req;
+#[cfg(test)]
+mod tests;
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use arc_swap::ArcSwap;
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
+use nightjar_config::{Limits, RelayConfig};
+use tokio::task::AbortHandle;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::admission::{Admission, ConnectionAdmission, Refusal};
+use crate::event::Event;
+use crate::index::Index;
+use crate::live::{Live, OpenSubscription, SharedReaders};
+use crate::log::{PublishContext, PublishError, Published, Readiness};
+use crate::message::{self, ClientMessage, MessageError, MessageLimits};
+use crate::metrics::{AuthStep, Metrics};
+use crate::visibility::Readers;
+use outbox::Outbox;
+use req::ReadPool;
+
+/// Most keys that may authenticate on one connection.
+const MAX_READERS: usize = 64;
+
+/// What makes an event durable and visible. The relay's is the log's publisher.
+pub trait Publish: Send + Sync + 'static {
+    /// Resolves when the event is durable and visible on this relay, or when that failed.
+    fn publish(
+        &self,
+        event: Arc<Event>,
+        context: PublishContext,
+    ) -> BoxFuture<'_, Result<Published, PublishError>>;
+}
+
+/// What every session of a relay shares.
+pub struct Services {
+    /// The configuration in force; replaced when the file is read again.
+    pub config: Arc<ArcSwap<RelayConfig>>,
+    /// Stored reads, and what is known of an event.
+    pub index: Index,
+    /// Live reads.
+    pub live: Live,
+    /// Writes.
+    pub publisher: Arc<dyn Publish>,
+    /// Counters.
+    pub metrics: Arc<Metrics>,
+    /// Whether stored reads may be answered.
+    pub readiness: Readiness,
+    /// Rates, rules and signatures.
+    pub admission: Arc<Admission>,
+    /// Threads of stored reads.
+    pub reads: ReadPool,
+    /// Cancelled when the relay begins to drain.
+    pub drain: CancellationToken,
+}
+
+/// The parts that a server hands to its sessions.
+pub struct Parts {
+    /// See [`Services::config`].
+    pub config: Arc<ArcSwap<RelayConfig>>,
+    /// See [`Services::index`].
+    pub index: Index,
+    /// See [`Services::live`].
+    pub live: Live,
+    /// See [`Services::publisher`].
+    pub publisher: Arc<dyn Publish>,
+    /// See [`Services::metrics`].
+    pub metrics: Arc<Metrics>,
+    /// See [`Services::readiness`].
+    pub readiness: Readiness,
+    /// See [`Services::admission`].
+    pub admission: Arc<Admission>,
+}
+
+impl Services {
+    /// Puts the parts together.
+    pub fn new(parts: Parts) -> Arc<Self> {
+        let Parts {
+            config,
+            index,
+            live,
+            publisher,
+            metrics,
+            readiness,
+            admission,
+        } = parts;
+        Arc::new(Self {
+            config,
+            index,
+            live,
+            publisher,
+            metrics,
+            readiness,
+            admission,
+            reads: ReadPool::for_this_machine(),
+            drain: CancellationToken::new(),
+        })
+    }
+
+    fn limits(&self) -> Limits {
+        self.config.load().limits.clone()
+    }
+}
+
+/// One open subscription of a session, and the stored read that may still go on for it.
+struct Entry {
+    open: OpenSubscription,
+    read: Option<AbortHandle>,
+}
+
+impl Drop for Entry {
+    fn drop(&mut self) {
+        if let Some(read) = &self.read {
+            read.abort();
+        }
+    }
+}
+
+type Subscriptions = Arc<Mutex<HashMap<String, Entry>>>;
+
+/// One connection.
+pub struct Session {
+    services: Arc<Services>,
+    admission: Arc<ConnectionAdmission>,
+    outbox: Outbox,
+    readers: SharedReaders,
+    challenge: String,
+    subscriptions: Subscriptions,
+    /// Publishes that have not been answered yet.
+    publishes: TaskTracker,
+}
+
+impl Session {
+    /// Begins a session: the challenge (NIP-42) goes out first.
+    pub fn begin(services: Arc<Services>, admission: ConnectionAdmission, outbox: Outbox) -> Self {
+        let challenge = hex::encode(rand::random::<[u8; 16]>());
+        outbox.push_text(message::auth(&challenge));
+        services.metrics.on_auth(AuthStep::challenged);
+        Self {
+            services,
+            admission: Arc::new(admission),
+            outbox,
+            readers: Arc::new(ArcSwap::from_pointee(Readers::anonymous())),
+            challenge,
+            subscriptions: Subscriptions::default(),
+            publishes: TaskTracker::new(),
+        }
+    }
+
+    /// Takes one text message. Returns when the next one may be taken.
+    pub async fn on_text(&mut self, text: Bytes) {
+        let limits = self.services.limits();
+        self.services.metrics.bytes_in.inc_by(text.len() as u64);
+        if text.len() > limits.max_message_length {
+            self.on_oversized(text.len(), limits.max_message_length)
+                .await;
+            return;
+        }
+        let shape = MessageLimits {
+            max_filters: limits.max_filters,
+            max_subid_length: limits.max_subid_length,
+        };
+        // The socket gives text only; anything else is answered as bad input too.
+        let parsed = std::str::from_utf8(&text).map_err(|_| MessageError {
+            problem: message::Problem::NotAnArray("not UTF-8".to_owned()),
+            subscription: None,
+        });
+        match parsed.and_then(|text| message::parse(text, &shape)) {
+            Ok(ClientMessage::Event(raw)) => {
+                self.on_event(text.slice_ref(raw.get().as_bytes()), raw)
+            }
+            Ok(ClientMessage::Req {
+                subscription,
+                filters,
+            }) => {
+                self.on_req(&subscription, &filters, &limits).await;
+            }
+            Ok(ClientMessage::Close { subscription }) => self.on_close(&subscription).await,
+            Ok(ClientMessage::Auth(raw)) => {
+                let json = text.slice_ref(raw.get().as_bytes());
+                self.on_auth(json, message::claimed_id(raw)).await;
+            }
+            Err(error) => self.on_bad_message(&error).await,
+        }
+    }
+
+    /// Takes a binary message: NIP-01 knows none.
+    pub async fn on_binary(&mut self, len: usize) {
+        self.notice(&format!(
+            "invalid: messages are text, this one is binary ({len} bytes)"
+        ))
+        .await;
+    }
+
+    async fn on_oversized(&mut self, len: usize, limit: usize) {
+        self.notice(&format!(
+            "invalid: the message has {len} bytes, the limit is {limit} bytes (max_message_length)"
+        ))
+        .await;
+    }
+
+    async fn on_bad_message(&mut self, error: &MessageError) {
+        match &error.subscription {
+            Some(subscription) => {
+                // A REQ that is refused also ends the subscription it would have replaced.
+                self.lock().remove(subscription);
+                self.outbox
+                    .push_text(message::closed(subscription, &format!("invalid: {error}")));
+                self.services.metrics.bad_messages.inc();
+                self.pause().await;
+            }
+            None => self.notice(&format!("invalid: {error}")).await,
+        }
+    }
+
+    async fn notice(&mut self, text: &str) {
+        self.services.metrics.bad_messages.inc();
+        self.outbox.push_text(message::notice(text));
+        self.pause().await;
+    }
+
+    async fn on_close(&mut self, subscription: &str) {
+        let ended = self.lock().remove(subscription);
+        drop(ended);
+        self.pause().await;
+    }
+
+    /// Cheap messages cost the relay too: whoever sends many is read more slowly.
+    async fn pause(&self) {
+        if let Some(wait) = self.admission.rates.pause_after_other() {
+            self.services
+                .admission
+                .on_limit(crate::metrics::LimitRule::bad_messages);
+            tokio::time::sleep(wait).await;
+        }
+    }
+
+    async fn on_auth(&mut self, json: Bytes, claimed: Option<String>) {
+        let answer = self.authenticate(json).await;
+        let step = match &answer {
+            Ok(_) => AuthStep::ok,
+            Err(refusal) if refusal.rule().is_some() => AuthStep::limited,
+            Err(_) => AuthStep::failed,
+        };
+        self.services.metrics.on_auth(step);
+        match (answer, claimed) {
+            (Ok(event), _) => self
+                .outbox
+                .push_text(message::ok(&event.id_hex(), true, "")),
+            (Err(refusal), Some(id)) => {
+                self.outbox
+                    .push_text(message::ok(&id, false, &refusal.to_string()));
+            }
+            (Err(refusal), None) => self.notice(&refusal.to_string()).await,
+        }
+    }
+
+    async fn authenticate(&self, json: Bytes) -> Result<Arc<Event>, Refusal> {
+        let admission = &self.services.admission;
+        admission.admit_auth(&self.admission)?;
+        let event = admission
+            .verify_auth(json, self.challenge.clone(), unix_seconds())
+            .await?;
+        let known = self.readers.load();
+        if known.iter().count() >= MAX_READERS && !known.contains(&event.pubkey) {
+            return Err(Refusal::TooManyReaders { limit: MAX_READERS });
+        }
+        let mut readers = Readers::clone(&known);
+        readers.insert(event.pubkey);
+        self.readers.store(Arc::new(readers));
+        Ok(event)
+    }
+
+    /// Called now and then while the connection is open.
+    pub fn tidy(&self) {
+        let now = Instant::now();
+        for entry in self.lock().values() {
+            entry.open.subscription().forget_stored(now);
+        }
+    }
+
+    /// Ends the session for a drain: waits for publishes under way, so that what was made durable gets its OK, then closes
+    /// every subscription with a reason.
+    pub async fn drain(&mut self, publishes_within: Duration) {
+        self.publishes.close();
+        // In doubt after that; the client sends again elsewhere.
+        let _ = tokio::time::timeout(publishes_within, self.publishes.wait()).await;
+        let ended: Vec<(String, Entry)> = self.lock().drain().collect();
+        for (subscription, _entry) in &ended {
+            self.outbox.push_text(message::closed(
+                subscription,
+                "error: this relay is going away",
+            ));
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<String, Entry>> {
+        self.subscriptions
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn unix_millis() -> u64 {
+    let since = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}
+
+fn unix_seconds() -> u64 {
+    unix_millis() / 1000
+}

@@ -1,0 +1,161 @@
+//! Why admission refuses, as the client reads it and as the metrics count it.
+
+use thiserror::Error;
+
+use crate::event::EventError;
+use crate::log::PublishError;
+use crate::metrics::{EventResult, LimitRule};
+
+/// The answer to an event that is not published. `Display` is the message of its OK, with the NIP-01 prefix.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum Refusal {
+    /// Shape, id or signature.
+    #[error(transparent)]
+    Event(#[from] EventError),
+    /// The author's clock, or the author, is ahead.
+    #[error("invalid: created_at is {ahead} s ahead of this relay's clock, the limit is {limit} s")]
+    TooFarAhead {
+        /// Seconds ahead.
+        ahead: u64,
+        /// The limit in seconds.
+        limit: u64,
+    },
+    /// NIP-40: expired when it came.
+    #[error("invalid: the event expired {ago} s ago")]
+    Expired {
+        /// Seconds since then.
+        ago: u64,
+    },
+    /// Already known; also a wrap that was deleted or has expired, so that nobody learns which.
+    #[error("duplicate: already have this event")]
+    Duplicate,
+    /// A newer version of a replaceable or addressable event is known.
+    #[error("duplicate: a newer version of this event is known")]
+    Superseded,
+    /// The event was deleted by its author.
+    #[error("blocked: this event was deleted by its author")]
+    Deleted,
+    /// Kinds that are credentials.
+    #[error("blocked: kind {kind} is a credential and is never stored or passed on")]
+    Credential {
+        /// The kind.
+        kind: u16,
+    },
+    /// Too many tags.
+    #[error("invalid: the event has {count} tags, the limit is {limit} (max_event_tags)")]
+    TooManyTags {
+        /// How many it has.
+        count: usize,
+        /// The limit.
+        limit: usize,
+    },
+    /// NIP-70: only the author may publish this, after AUTH.
+    #[error("auth-required: this event is protected, only its author may publish it")]
+    Protected,
+    /// NIP-70: another key authenticated than the author's.
+    #[error("restricted: this event is protected, only its author may publish it")]
+    ProtectedByAnother,
+    /// NIP-70: a repost that carries a protected event.
+    #[error("blocked: this repost carries a protected event")]
+    ProtectedRepost,
+    /// NIP-62: a request to vanish that is not for this relay.
+    #[error("invalid: this request to vanish names other relays")]
+    OtherRelays,
+    /// NIP-42: not an answer to this connection's challenge.
+    #[error("invalid: {0}")]
+    Auth(AuthProblem),
+    /// NIP-42: as many keys as a connection may have.
+    #[error("restricted: {limit} keys have authenticated on this connection already")]
+    TooManyReaders {
+        /// The limit.
+        limit: usize,
+    },
+    /// A rate or an amount.
+    #[error("rate-limited: {text}")]
+    Limited {
+        /// The rule, for metrics.
+        rule: LimitRule,
+        /// What is limited, and by how much.
+        text: String,
+    },
+    /// Publishers without AUTH have used their share.
+    #[error("auth-required: publishers without AUTH have used their share of this relay's storage")]
+    ShareUsed,
+    /// The publisher could not.
+    #[error("{prefix}: {0}", prefix = .0.prefix())]
+    Publish(PublishError),
+    /// The relay itself failed.
+    #[error("error: {0}, send it again")]
+    Failed(&'static str),
+}
+
+/// What is wrong with the event of an AUTH (NIP-42).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+pub enum AuthProblem {
+    /// Not kind 22242.
+    #[error("an AUTH event has kind 22242, this one has kind {0}")]
+    Kind(u16),
+    /// Too old or too new.
+    #[error(
+        "created_at is {away} s away from this relay's clock, an AUTH event may be {limit} s away"
+    )]
+    Time {
+        /// Seconds away.
+        away: u64,
+        /// The limit in seconds.
+        limit: u64,
+    },
+    /// Another challenge, or none, or several.
+    #[error("the challenge tag is not the challenge of this connection")]
+    Challenge,
+    /// The relay tag names another host, or none.
+    #[error("the relay tag does not name this relay")]
+    Relay,
+}
+
+impl Refusal {
+    /// A refusal by rate or amount.
+    pub(super) fn limited(rule: LimitRule, text: impl Into<String>) -> Self {
+        Self::Limited {
+            rule,
+            text: text.into(),
+        }
+    }
+
+    /// The second element of the OK: whether the client may forget the event.
+    pub fn accepted(&self) -> bool {
+        matches!(self, Self::Duplicate | Self::Superseded)
+    }
+
+    /// What the metrics count.
+    pub fn result(&self) -> EventResult {
+        match self {
+            Self::Duplicate | Self::Superseded => EventResult::duplicate,
+            Self::Event(_)
+            | Self::TooFarAhead { .. }
+            | Self::Expired { .. }
+            | Self::TooManyTags { .. }
+            | Self::OtherRelays
+            | Self::Auth(_) => EventResult::invalid,
+            Self::Deleted | Self::Credential { .. } | Self::ProtectedRepost => EventResult::blocked,
+            Self::Protected | Self::ShareUsed => EventResult::auth_required,
+            Self::ProtectedByAnother | Self::TooManyReaders { .. } => EventResult::restricted,
+            Self::Limited { .. } => EventResult::rate_limited,
+            Self::Publish(error) => match error.prefix() {
+                "invalid" => EventResult::invalid,
+                "rate-limited" => EventResult::rate_limited,
+                _ => EventResult::error,
+            },
+            Self::Failed(_) => EventResult::error,
+        }
+    }
+
+    /// The rule, if this is a refusal by rate or amount.
+    pub fn rule(&self) -> Option<LimitRule> {
+        match self {
+            Self::Limited { rule, .. } => Some(*rule),
+            Self::ShareUsed => Some(LimitRule::unauthenticated_share),
+            _ => None,
+        }
+    }
+}

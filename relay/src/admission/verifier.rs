@@ -1,0 +1,160 @@
+//! The signature workers: a bounded queue and a few threads, so that no socket task ever burns the CPU.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+use bytes::Bytes;
+use tokio::sync::oneshot;
+
+use super::refusal::Refusal;
+use crate::event::Event;
+use crate::metrics::{LimitRule, Metrics, Stage};
+
+/// How many threads, and how many events may wait for them.
+#[derive(Debug, Clone, Copy)]
+pub struct VerifierOptions {
+    /// Threads, at least 1.
+    pub threads: usize,
+    /// Events in the queue; more are refused.
+    pub queue: usize,
+}
+
+impl Default for VerifierOptions {
+    /// A thread per core, and a queue that such threads empty in well under a second.
+    fn default() -> Self {
+        let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        Self {
+            threads,
+            queue: 4096,
+        }
+    }
+}
+
+type Rule = Box<dyn FnOnce(&Event) -> Result<(), Refusal> + Send>;
+
+struct Job {
+    json: Bytes,
+    rule: Rule,
+    queued: Instant,
+    reply: oneshot::Sender<Result<Arc<Event>, Refusal>>,
+}
+
+/// A handle on the workers; they end when it is dropped.
+#[derive(Debug)]
+pub(super) struct Verifier {
+    queue: Arc<Queue>,
+    limit: usize,
+}
+
+struct Queue {
+    state: Mutex<State>,
+    filled: Condvar,
+    metrics: Arc<Metrics>,
+}
+
+impl fmt::Debug for Queue {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Queue").finish_non_exhaustive()
+    }
+}
+
+#[derive(Default)]
+struct State {
+    jobs: VecDeque<Job>,
+    stopped: bool,
+}
+
+impl Verifier {
+    pub(super) fn start(options: VerifierOptions, metrics: Arc<Metrics>) -> Self {
+        let queue = Arc::new(Queue {
+            state: Mutex::default(),
+            filled: Condvar::new(),
+            metrics,
+        });
+        for number in 0..options.threads.max(1) {
+            let queue = queue.clone();
+            let name = format!("verify-{number}");
+            if let Err(error) = std::thread::Builder::new()
+                .name(name)
+                .spawn(move || work(&queue))
+            {
+                tracing::error!(%error, "cannot start a signature worker");
+            }
+        }
+        Self {
+            queue,
+            limit: options.queue,
+        }
+    }
+
+    /// Parses, applies `rule` and checks id and signature, in this order: what is cheap comes first.
+    pub(super) async fn run(
+        &self,
+        json: Bytes,
+        rule: impl FnOnce(&Event) -> Result<(), Refusal> + Send + 'static,
+    ) -> Result<Arc<Event>, Refusal> {
+        let (reply, answer) = oneshot::channel();
+        {
+            let mut state = self.queue.lock();
+            if state.jobs.len() >= self.limit {
+                let text = "this relay has too many events to check, try again";
+                return Err(Refusal::limited(LimitRule::verify_queue, text));
+            }
+            state.jobs.push_back(Job {
+                json,
+                rule: Box::new(rule),
+                queued: Instant::now(),
+                reply,
+            });
+        }
+        self.queue.filled.notify_one();
+        answer
+            .await
+            .unwrap_or(Err(Refusal::Failed("the event could not be checked")))
+    }
+}
+
+impl Drop for Verifier {
+    fn drop(&mut self) {
+        self.queue.lock().stopped = true;
+        self.queue.filled.notify_all();
+    }
+}
+
+impl Queue {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn work(queue: &Queue) {
+    loop {
+        let mut state = queue
+            .filled
+            .wait_while(queue.lock(), |state| {
+                state.jobs.is_empty() && !state.stopped
+            })
+            .unwrap_or_else(PoisonError::into_inner);
+        let Some(job) = state.jobs.pop_front() else {
+            return;
+        };
+        drop(state);
+        if job.reply.is_closed() {
+            continue;
+        }
+        queue
+            .metrics
+            .on_stage(Stage::queue, job.queued.elapsed().as_secs_f64());
+        // The receiver may be gone by now; then nobody waits for the answer.
+        let _ = job.reply.send(verify(&job.json, job.rule));
+    }
+}
+
+fn verify(json: &[u8], rule: Rule) -> Result<Arc<Event>, Refusal> {
+    let event = Event::parse(json)?;
+    rule(&event)?;
+    event.verify()?;
+    Ok(Arc::new(event))
+}

@@ -1,0 +1,155 @@
+//! EVENT: admission, publish, OK.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use bytes::Bytes;
+use nightjar_envelope::Class;
+use serde_json::value::RawValue;
+use tracing::Instrument;
+
+use super::{Services, Session, unix_millis};
+use crate::admission::{InFlightPermit, Refusal};
+use crate::event::{Event, kind};
+use crate::index::Known;
+use crate::live::SharedReaders;
+use crate::log::{PublishContext, Published};
+use crate::message;
+use crate::metrics::{EventResult, Stage};
+use crate::session::outbox::Outbox;
+
+impl Session {
+    /// Takes an EVENT. Its answer comes later; the next message may be taken at once.
+    pub(super) fn on_event(&mut self, json: Bytes, raw: &RawValue) {
+        let started = Instant::now();
+        let permit = match self
+            .services
+            .admission
+            .admit_event(&self.admission, json.len())
+        {
+            Ok(permit) => permit,
+            Err(refusal) => {
+                answer(
+                    &self.services,
+                    &self.outbox,
+                    message::claimed_id(raw),
+                    Err(refusal),
+                    started,
+                );
+                return;
+            }
+        };
+        let work = Publishing {
+            services: self.services.clone(),
+            readers: self.readers.clone(),
+            outbox: self.outbox.clone(),
+            _permit: permit,
+        };
+        let claimed = message::claimed_id(raw);
+        // The span holds sizes and times only: no key, no address, no id.
+        let span = tracing::info_span!("publish", event.bytes = json.len());
+        self.publishes.spawn(
+            async move {
+                let result = work.run(json).await;
+                answer(&work.services, &work.outbox, claimed, result, started);
+            }
+            .instrument(span),
+        );
+    }
+}
+
+/// One event under way. The permit gives its bytes back at the end.
+struct Publishing {
+    services: Arc<Services>,
+    readers: SharedReaders,
+    outbox: Outbox,
+    _permit: InFlightPermit,
+}
+
+impl Publishing {
+    /// `Ok` holds the message of the OK.
+    async fn run(&self, json: Bytes) -> Result<&'static str, Refusal> {
+        let admitted_ms = unix_millis();
+        let readers = self.readers.load_full();
+        let is_stranger = readers.is_empty();
+        let event = self
+            .services
+            .admission
+            .verify_event(json, readers, admitted_ms / 1000)
+            .instrument(tracing::info_span!("admission"))
+            .await?;
+        if event.class() != Class::Ephemeral {
+            self.refuse_known(&event, admitted_ms / 1000).await?;
+            if is_stranger {
+                self.services
+                    .admission
+                    .charge_unauthenticated(event.json().len())?;
+            }
+        }
+        let started = Instant::now();
+        let published = self
+            .services
+            .publisher
+            .publish(event, PublishContext { admitted_ms })
+            .instrument(tracing::info_span!("log"))
+            .await;
+        self.services
+            .metrics
+            .on_stage(Stage::publish, started.elapsed().as_secs_f64());
+        match published {
+            // The same for an ephemeral wrap whether or not anyone listens.
+            Ok(Published::Stored | Published::HandedOver) => Ok(""),
+            Ok(Published::Duplicate) => Err(Refusal::Duplicate),
+            Err(error) => Err(Refusal::Publish(error)),
+        }
+    }
+
+    /// What the index knows need not go to the log again.
+    async fn refuse_known(&self, event: &Arc<Event>, now_s: u64) -> Result<(), Refusal> {
+        let index = self.services.index.clone();
+        let asked = event.clone();
+        let known = self
+            .services
+            .reads
+            .run(move || index.status_of(&asked, now_s))
+            .await
+            .map_err(|_| Refusal::Failed("the index did not answer"))?;
+        match known {
+            Ok(Known::Unknown) => Ok(()),
+            Ok(Known::Present) => Err(Refusal::Duplicate),
+            Ok(Known::Deleted | Known::Expired) if event.kind == kind::GIFT_WRAP => {
+                Err(Refusal::Duplicate)
+            }
+            Ok(Known::Superseded) => Err(Refusal::Superseded),
+            Ok(Known::Deleted) => Err(Refusal::Deleted),
+            Ok(Known::Expired) => Err(Refusal::Expired { ago: 0 }),
+            Err(error) => {
+                tracing::warn!(%error, "the index did not answer");
+                Err(Refusal::Failed("the index did not answer"))
+            }
+        }
+    }
+}
+
+fn answer(
+    services: &Services,
+    outbox: &Outbox,
+    claimed: Option<String>,
+    result: Result<&'static str, Refusal>,
+    started: Instant,
+) {
+    let (accepted, text, counted) = match &result {
+        Ok(text) => (true, (*text).to_owned(), EventResult::ok),
+        Err(refusal) => (refusal.accepted(), refusal.to_string(), refusal.result()),
+    };
+    match claimed {
+        Some(id) => outbox.push_text(message::ok(&id, accepted, &text)),
+        // Nothing to name in an OK: the event has no usable id.
+        None => outbox.push_text(message::notice(&text)),
+    }
+    services.metrics.on_event(counted);
+    services
+        .metrics
+        .ok_seconds
+        .observe(started.elapsed().as_secs_f64());
+}
