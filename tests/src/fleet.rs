@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, mpsc};
 use std::time::{Duration, Instant};
 
@@ -332,6 +333,41 @@ impl Drop for Fleet {
         while pids.iter().any(|pid| is_alive(*pid)) && started.elapsed() < Duration::from_secs(10) {
             std::thread::sleep(Duration::from_millis(20));
         }
+    }
+}
+
+/// The one fleet of a test file, started by whichever test comes first.
+pub struct Shared {
+    fleet: tokio::sync::OnceCell<Fleet>,
+    tried: AtomicBool,
+}
+
+impl Shared {
+    /// None yet.
+    pub const fn new() -> Shared {
+        Shared {
+            fleet: tokio::sync::OnceCell::const_new(),
+            tried: AtomicBool::new(false),
+        }
+    }
+
+    /// The fleet, ready. A start that failed is not tried again by each test of the file.
+    pub async fn get(&self, name: &str, yaml: &str) -> &Fleet {
+        let start = || async {
+            let tried = self.tried.swap(true, Ordering::SeqCst);
+            assert!(
+                !tried,
+                "the fleet of this file did not start: see the test that failed first"
+            );
+            Fleet::start(name, yaml).await
+        };
+        self.fleet.get_or_init(start).await
+    }
+}
+
+impl Default for Shared {
+    fn default() -> Self {
+        Shared::new()
     }
 }
 

@@ -12,3 +12,4 @@ pub mod programs;
 pub mod report;
 pub mod socket;
 pub mod wait;
+pub mod yaml;

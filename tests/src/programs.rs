@@ -59,7 +59,10 @@ pub fn dies_with_this_thread(command: &mut Command) {
 /// run that was killed leaves nothing for long; the folder of a run that failed is there until the next one.
 pub fn fresh_dir(name: &str) -> PathBuf {
     let exe = std::env::current_exe().expect("the path of this test's program");
-    let target = exe.ancestors().nth(3).expect("a test's program lies in <target>/<profile>/deps");
+    let target = exe
+        .ancestors()
+        .nth(3)
+        .expect("a test's program lies in <target>/<profile>/deps");
     let base = target.join("tmp/fleets");
     std::fs::create_dir_all(&base).expect("a folder for fleets");
     for entry in std::fs::read_dir(&base)
