@@ -24,6 +24,8 @@ const INFO_WITHIN: Duration = Duration::from_secs(4);
 pub struct Options {
     /// Relays to ask for lists and profiles, and to prefer within their fleet when sending.
     pub via: Vec<RelayUrl>,
+    /// Refuse relays that are not on this machine.
+    pub loopback_only: bool,
     /// Told of each step on each connection.
     pub observer: Option<Observer>,
 }
@@ -228,6 +230,7 @@ impl Client {
         let unknown: Vec<_> = relays
             .iter()
             .filter(|url| !self.infos.contains_key(*url))
+            .filter(|url| url.is_localhost() || !self.options.loopback_only)
             .collect();
         let answers = join_all(unknown.iter().map(|url| info::fetch(url, INFO_WITHIN))).await;
         for (url, answer) in unknown.into_iter().zip(answers) {
@@ -340,6 +343,9 @@ impl Client {
     }
 
     async fn connection(&mut self, url: &RelayUrl) -> Result<&mut Connection, ConnectionError> {
+        if self.options.loopback_only && !url.is_localhost() {
+            return Err(ConnectionError::NotLoopback);
+        }
         if !self.connections.contains_key(url) {
             let connection = Connection::open(url, self.options.observer.clone()).await?;
             self.connections.insert(url.clone(), connection);

@@ -79,6 +79,9 @@ pub enum ConnectionError {
     /// AUTH is needed and was refused, or could not be made.
     #[error("AUTH failed: {0}")]
     AuthFailed(String),
+    /// This identity may talk to this machine only (demo identities, whose keys lie open).
+    #[error("this identity may only be used with relays on this machine")]
+    NotLoopback,
     /// The relay broke the protocol.
     #[error("{0}")]
     Protocol(#[from] frame::FrameError),

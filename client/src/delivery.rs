@@ -68,7 +68,7 @@ pub fn group(doors: Vec<Door>, preferred: &[Door]) -> Vec<Group> {
 pub fn worth_another_door(error: &ConnectionError) -> bool {
     match error {
         ConnectionError::Refused { prefix, .. } => !matches!(prefix, Prefix::Invalid | Prefix::Pow),
-        ConnectionError::Identity(_) => false,
+        ConnectionError::Identity(_) | ConnectionError::NotLoopback => false,
         _ => true,
     }
 }

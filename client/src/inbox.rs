@@ -31,10 +31,13 @@ const RETRY_LAST: Duration = Duration::from_secs(15);
 /// What to read.
 #[derive(Clone)]
 pub struct InboxOptions {
-    /// Only messages written at or after this time. Wraps are asked for from [`BACKDATED`] before it.
+    /// Relays are asked for wraps that can hold a message sent at or after this time, so from [`BACKDATED`] before it.
+    /// Older messages come too: who shows them decides by their own time.
     pub since: Option<Timestamp>,
     /// Go on after the stored ones.
     pub live: bool,
+    /// Refuse relays that are not on this machine.
+    pub loopback_only: bool,
     /// Told of each step on each connection.
     pub observer: Option<Observer>,
 }
@@ -48,6 +51,8 @@ pub struct Received {
     pub relay: RelayUrl,
     /// The relay's region, if it names one.
     pub region: Option<String>,
+    /// Index of the group it came from, in the order given to [`Inbox::open`].
+    pub group: usize,
     /// Whether it came live, after the stored ones.
     pub live: bool,
     /// When it was here: milliseconds since 1970.
@@ -84,6 +89,8 @@ pub enum InboxEvent {
         relay: RelayUrl,
         /// Its region.
         region: Option<String>,
+        /// Index of its group.
+        group: usize,
     },
     /// A relay is lost for now; another door, or the same one, is tried after `retry`.
     Lost {
@@ -134,11 +141,13 @@ impl Inbox {
         let (tell, events) = mpsc::channel(256);
         let readers = groups
             .into_iter()
-            .map(|group| {
+            .enumerate()
+            .map(|(number, group)| {
                 let reader = Reader {
                     identity: identity.clone(),
                     options: options.clone(),
                     group,
+                    number,
                     tell: tell.clone(),
                     wraps: Seen::new(REMEMBERED),
                 };
@@ -185,6 +194,7 @@ struct Reader {
     identity: Identity,
     options: InboxOptions,
     group: Group,
+    number: usize,
     tell: mpsc::Sender<InboxEvent>,
     wraps: Seen<EventId>,
 }
@@ -233,7 +243,9 @@ impl Reader {
             return Some(Duration::ZERO);
         }
         let refused = match error {
-            ConnectionError::AuthFailed(_) | ConnectionError::Identity(_) => true,
+            ConnectionError::AuthFailed(_)
+            | ConnectionError::Identity(_)
+            | ConnectionError::NotLoopback => true,
             ConnectionError::Refused { prefix, .. } => {
                 !matches!(prefix, Prefix::RateLimited | Prefix::Error | Prefix::Other)
             }
@@ -250,6 +262,9 @@ impl Reader {
     async fn read(&mut self, door: usize) -> Result<(), ConnectionError> {
         let Door { url, info } = self.group.doors[door].clone();
         let region = info.as_ref().and_then(RelayInfo::region).map(str::to_owned);
+        if self.options.loopback_only && !url.is_localhost() {
+            return Err(ConnectionError::NotLoopback);
+        }
         let mut connection = Connection::open(&url, self.options.observer.clone()).await?;
         connection
             .authenticate_if_challenged(&self.identity)
@@ -286,6 +301,7 @@ impl Reader {
                     let event = InboxEvent::CaughtUp {
                         relay: url.clone(),
                         region: region.clone(),
+                        group: self.number,
                     };
                     let gone = self.tell.send(event).await.is_err();
                     if gone || !self.options.live {
@@ -373,19 +389,13 @@ impl Reader {
         };
         let event = match told {
             Ok(message) => {
-                if self
-                    .options
-                    .since
-                    .is_some_and(|since| message.written_ms / 1000 < since.as_secs())
-                {
-                    return;
-                }
                 let relay = url.clone();
                 let region = region.map(str::to_owned);
                 InboxEvent::Message(Box::new(Received {
                     message,
                     relay,
                     region,
+                    group: self.number,
                     live,
                     received_ms,
                 }))

@@ -177,7 +177,7 @@ fn altered_message_is_refused() {
         UnwrapError::Impersonation
     );
     let mut claimed = rumor_of(&alice, &bob);
-    claimed.id = Some(EventId::all_zeros());
+    claimed.id = Some(EventId::from_byte_array([0; 32]));
     assert_eq!(reason(&claimed.as_json()), UnwrapError::RumorId);
 }
 

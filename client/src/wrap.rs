@@ -13,10 +13,9 @@ use crate::identity::{Identity, IdentityError};
 /// message learns it; other clients use the same tag to order messages of one second.
 pub const MILLISECONDS_TAG: &str = "ms";
 
-/// The largest text of a message, in bytes: what fits into a wrap that our relays keep.
-///
-/// Two layers of NIP-44 padding and base64 grow the text by up to some 3.6 times; relays take events of up to 512 KiB.
-pub const MAX_TEXT_BYTES: usize = 128 * 1024;
+/// The largest gift wrap that a Nightjar relay keeps, in bytes of JSON. Each layer of NIP-44 pads its content and writes it
+/// in base64, so a text of some 140 KiB fills it, less when many of its characters are escaped in JSON.
+pub const MAX_WRAP_BYTES: usize = 512 * 1024 - 512;
 
 /// An unsigned private message (NIP-17 kind 14), the same for each of its readers.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -32,11 +31,11 @@ pub enum WrapError {
     #[error("the message is empty")]
     Empty,
     /// The text is too long for one message.
-    #[error("the message has {len} bytes, the limit is {limit}")]
+    #[error("the message is too long: wrapped it has {len} bytes, the limit is {limit}")]
     TooLong {
-        /// Bytes of the text.
+        /// Bytes of the wrap, or of the text when that alone is too long.
         len: usize,
-        /// The limit, [`MAX_TEXT_BYTES`].
+        /// The limit, [`MAX_WRAP_BYTES`].
         limit: usize,
     },
     /// A message needs somebody to read it.
@@ -58,10 +57,10 @@ impl Rumor {
         if text.is_empty() {
             return Err(WrapError::Empty);
         }
-        if text.len() > MAX_TEXT_BYTES {
+        if text.len() > MAX_WRAP_BYTES {
             return Err(WrapError::TooLong {
                 len: text.len(),
-                limit: MAX_TEXT_BYTES,
+                limit: MAX_WRAP_BYTES,
             });
         }
         if to.is_empty() {
@@ -93,14 +92,22 @@ impl Rumor {
     /// Seals the message as `from` and wraps it for one reader under a fresh one-time key. Seal and wrap carry random
     /// times of the last two days (NIP-59).
     pub fn wrap_for(&self, from: &Identity, reader: &PublicKey) -> Result<Event, WrapError> {
-        GiftWrapBuilder::new(*reader, self.event.clone())
+        let wrap = GiftWrapBuilder::new(*reader, self.event.clone())
             .finalize(from.keys())
             .map_err(|error| {
                 WrapError::Identity(IdentityError::Crypto {
                     what: "wrap the message",
                     reason: error.to_string(),
                 })
-            })
+            })?;
+        let len = wrap.as_json().len();
+        if len > MAX_WRAP_BYTES {
+            return Err(WrapError::TooLong {
+                len,
+                limit: MAX_WRAP_BYTES,
+            });
+        }
+        Ok(wrap)
     }
 }
 
@@ -120,26 +127,30 @@ mod tests {
             Rumor::text(&alice, &[], "hi", 0).unwrap_err(),
             WrapError::NoRecipient
         );
-        let long = "x".repeat(MAX_TEXT_BYTES + 1);
+        let long = "x".repeat(MAX_WRAP_BYTES + 1);
         assert_eq!(
             Rumor::text(&alice, &[bob], &long, 0).unwrap_err(),
             WrapError::TooLong {
-                len: MAX_TEXT_BYTES + 1,
-                limit: MAX_TEXT_BYTES
+                len: MAX_WRAP_BYTES + 1,
+                limit: MAX_WRAP_BYTES
             }
         );
     }
 
     #[test]
-    fn longest_message_fits_into_an_event_that_relays_take() {
+    fn message_is_refused_when_its_wrap_would_be_too_large_for_relays() {
         let alice = Identity::generate();
         let bob = Identity::generate().public_key();
-        for text in ["x".repeat(MAX_TEXT_BYTES), "\"".repeat(MAX_TEXT_BYTES)] {
-            let rumor = Rumor::text(&alice, &[bob], &text, 0).unwrap();
-            let wrap = rumor.wrap_for(&alice, &bob).unwrap();
-            let len = wrap.as_json().len();
-            assert!(len < 512 * 1024, "{len} bytes");
-        }
+        let wrap = |text: String| {
+            Rumor::text(&alice, &[bob], &text, 0)
+                .unwrap()
+                .wrap_for(&alice, &bob)
+        };
+        assert!(wrap("x".repeat(140 * 1024)).is_ok());
+        assert!(matches!(
+            wrap("\"".repeat(140 * 1024)),
+            Err(WrapError::TooLong { .. })
+        ));
     }
 
     #[test]
