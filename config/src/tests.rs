@@ -208,6 +208,71 @@ fn the_file_that_is_written_names_every_default() {
     }
 }
 
+/// Every setting with a value, so that each is written.
+fn complete() -> RelayConfig {
+    let url = || Some("https://example.org/".to_owned());
+    let mut config = minimal();
+    config.nats.ca_file = Some("/ca.pem".into());
+    config.info = RelayInfo {
+        name: Some("n".to_owned()),
+        description: Some("d".to_owned()),
+        contact: Some("c".to_owned()),
+        pubkey: Some("0".repeat(64)),
+        icon: url(),
+        terms_of_service: url(),
+        privacy_policy: url(),
+        posting_policy: url(),
+    };
+    config.tracing = Some(TracingConfig {
+        otlp_endpoint: "http://127.0.0.1:4317".to_owned(),
+        sample_ratio: 0.5,
+    });
+    config
+}
+
+/// Paths of the leaves, as the reference spells them.
+fn leaves(path: &str, value: &serde_yaml::Value, found: &mut Vec<String>) {
+    match value {
+        serde_yaml::Value::Mapping(fields) => {
+            for (name, value) in fields {
+                leaves(&format!("{path}.{}", name.as_str().unwrap()), value, found);
+            }
+        }
+        serde_yaml::Value::Sequence(items) if items[0].is_mapping() => {
+            leaves(&format!("{path}[]"), &items[0], found)
+        }
+        _ => found.push(path.trim_start_matches('.').to_owned()),
+    }
+}
+
+#[test]
+fn the_reference_names_every_setting_and_shows_a_file_that_is_read() {
+    let reference = include_str!("../../docs/reference/relay-config.md");
+    let config = complete();
+    let mut found = Vec::new();
+    leaves(
+        "",
+        &serde_yaml::from_str(&config.to_yaml()).unwrap(),
+        &mut found,
+    );
+    assert!(found.len() > 40, "{found:?}");
+    for path in &found {
+        let shown = path.strip_prefix("limits.").unwrap_or(path);
+        assert!(
+            reference.contains(&format!("| `{shown}` |")),
+            "{path} is not in docs/reference/relay-config.md"
+        );
+    }
+    let example = reference
+        .split("```yaml\n")
+        .nth(1)
+        .unwrap()
+        .split("```")
+        .next()
+        .unwrap();
+    assert_eq!(RelayConfig::from_yaml(example).unwrap(), minimal());
+}
+
 #[test]
 fn limits_info_and_other_regions_change_live_and_the_rest_restarts() {
     let old = minimal();
