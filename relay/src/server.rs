@@ -1,1 +1,276 @@
-//! The server: starts every part in order and stops them in reverse.
+//! The server: starts every part in order and stops them in reverse, within 8 s.
+//!
+//! Order: admin port (so that `/readyz` tells the rest), index, log, admission, public port. A client that connects early
+//! is told what the relay waits for.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use nightjar_config::RelayConfig;
+use thiserror::Error;
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use crate::admission::{Admission, VerifierOptions};
+use crate::event::Event;
+use crate::http::{self, PublicPort};
+use crate::index::{Index, IndexError, IndexOptions, OpenedAs};
+use crate::live::Live;
+use crate::log::{
+    Log, LogError, LogMetrics, LogOptions, PublishContext, PublishError, Published, Publisher,
+    Readiness, Waiting,
+};
+use crate::metrics::Metrics;
+use crate::session::{Parts, Publish, Services};
+use crate::socket::Timings;
+use crate::{admin, reload};
+
+/// From the signal to the end of the process at most this.
+const STOP_WITHIN: Duration = Duration::from_secs(8);
+/// Of which the log side and the index may take this.
+const LOG_WITHIN: Duration = Duration::from_millis(1_500);
+
+/// Why the relay did not start, or ended by itself.
+#[derive(Debug, Error)]
+pub enum ServerError {
+    /// A setting that only the start could find wrong.
+    #[error("{0}")]
+    Config(String),
+    /// A port cannot be listened on.
+    #[error("{field}: {address}: {source}")]
+    Listen {
+        /// The setting: `listen` or `admin`.
+        field: &'static str,
+        /// The address.
+        address: SocketAddr,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// The index cannot be used.
+    #[error("{0}")]
+    Index(#[from] IndexError),
+    /// The log side did not start.
+    #[error("{0}")]
+    Log(LogError),
+    /// The system refused something else.
+    #[error("{what}: {source}")]
+    System {
+        /// What was tried.
+        what: &'static str,
+        /// What the system said.
+        source: std::io::Error,
+    },
+}
+
+impl From<LogError> for ServerError {
+    fn from(error: LogError) -> Self {
+        match error {
+            LogError::Connection(error) => Self::Config(error.to_string()),
+            error @ LogError::System { .. } => Self::Log(error),
+        }
+    }
+}
+
+impl Publish for Publisher {
+    fn publish(
+        &self,
+        event: Arc<Event>,
+        context: PublishContext,
+    ) -> BoxFuture<'_, Result<Published, PublishError>> {
+        Self::publish(self, event, context).boxed()
+    }
+}
+
+/// Runs a relay until SIGTERM or SIGINT.
+pub async fn run(path: PathBuf, config: RelayConfig) -> Result<(), ServerError> {
+    let mut signals = Signals::new()?;
+    let server = Server::start(path, config).await?;
+    let name = signals.next().await;
+    tracing::info!(signal = name, "stopping");
+    server.stop().await;
+    tracing::info!("stopped");
+    Ok(())
+}
+
+struct Signals {
+    terminate: tokio::signal::unix::Signal,
+    interrupt: tokio::signal::unix::Signal,
+}
+
+impl Signals {
+    fn new() -> Result<Self, ServerError> {
+        let listen = |kind| {
+            signal(kind).map_err(|source| ServerError::System {
+                what: "signals",
+                source,
+            })
+        };
+        Ok(Self {
+            terminate: listen(SignalKind::terminate())?,
+            interrupt: listen(SignalKind::interrupt())?,
+        })
+    }
+
+    async fn next(&mut self) -> &'static str {
+        tokio::select! {
+            _ = self.terminate.recv() => "SIGTERM",
+            _ = self.interrupt.recv() => "SIGINT",
+        }
+    }
+}
+
+/// A running relay.
+struct Server {
+    readiness: Readiness,
+    public: PublicPort,
+    log: Log,
+    index: Index,
+    /// Ends what only watches: the configuration file and the admin port.
+    stop: CancellationToken,
+}
+
+impl Server {
+    async fn start(path: PathBuf, config: RelayConfig) -> Result<Self, ServerError> {
+        let config = Arc::new(ArcSwap::from_pointee(config));
+        let settings = config.load_full();
+        let readiness = Readiness::starting();
+        let metrics = Arc::new(Metrics::new());
+        let stop = CancellationToken::new();
+        let admin_port = bind("admin", settings.admin).await?;
+        let public_port = bind("listen", settings.listen).await?;
+        tokio::spawn(admin::serve(
+            admin_port,
+            readiness.clone(),
+            Arc::clone(&metrics),
+            stop.clone(),
+        ));
+        let (index, opened) = open_index(&settings).await?;
+        let live = Live::new(Arc::clone(&metrics));
+        let (reloaded, reloads) = watch::channel(0);
+        let log = Log::start(LogOptions {
+            config: Arc::clone(&config),
+            reloads: reloads.clone(),
+            index: index.clone(),
+            fresh: matches!(opened, OpenedAs::Fresh(_)),
+            live: live.clone(),
+            readiness: readiness.clone(),
+            metrics: log_metrics(&metrics),
+        })
+        .await?;
+        let admission = Arc::new(Admission::new(
+            config.load_full(),
+            VerifierOptions::default(),
+            Arc::clone(&metrics),
+        ));
+        let services = Services::new(Parts {
+            config: Arc::clone(&config),
+            index: index.clone(),
+            live,
+            publisher: Arc::new(log.publisher()),
+            metrics,
+            readiness: readiness.clone(),
+            admission: Arc::clone(&admission),
+        });
+        let public = http::serve(public_port, services, Timings::default()).map_err(|source| {
+            ServerError::System {
+                what: "listen",
+                source,
+            }
+        })?;
+        tokio::spawn(reload::watch(
+            path,
+            Arc::clone(&config),
+            reloaded,
+            stop.clone(),
+        ));
+        tokio::spawn(follow_reloads(config, admission, reloads));
+        readiness.clear("start");
+        tracing::info!(
+            relay = settings.name,
+            region = %settings.region,
+            listen = %public.address(),
+            admin = %settings.admin,
+            "serving"
+        );
+        Ok(Self {
+            readiness,
+            public,
+            log,
+            index,
+            stop,
+        })
+    }
+
+    async fn stop(self) {
+        self.readiness.set("drain", Waiting::Draining);
+        let sessions = tokio::time::timeout(STOP_WITHIN - LOG_WITHIN, self.public.drain());
+        match sessions.await {
+            Ok(0) => {}
+            Ok(open) => tracing::warn!(open, "connections did not close in time"),
+            Err(_) => tracing::warn!("connections did not close in time"),
+        }
+        self.log.stop(LOG_WITHIN * 2 / 3).await;
+        let index = self.index;
+        let closed = tokio::task::spawn_blocking(move || index.close());
+        match tokio::time::timeout(LOG_WITHIN / 3, closed).await {
+            Ok(Ok(Ok(()))) => {}
+            Ok(Ok(Err(error))) => tracing::warn!(%error, "the index was not closed"),
+            _ => tracing::warn!("the index was not closed in time; after a reboot it is rebuilt"),
+        }
+        self.stop.cancel();
+    }
+}
+
+async fn bind(field: &'static str, address: SocketAddr) -> Result<TcpListener, ServerError> {
+    TcpListener::bind(address)
+        .await
+        .map_err(|source| ServerError::Listen {
+            field,
+            address,
+            source,
+        })
+}
+
+async fn open_index(config: &RelayConfig) -> Result<(Index, OpenedAs), ServerError> {
+    let options = IndexOptions {
+        dir: config.index.dir.clone(),
+        max_bytes: config.index.max_bytes,
+        message_retention: Duration::from_secs(config.log.message_retention_seconds),
+        fleet: config.fleet.id.to_string(),
+    };
+    let opened = tokio::task::spawn_blocking(move || Index::open(&options))
+        .await
+        .map_err(|error| ServerError::System {
+            what: "index",
+            source: std::io::Error::other(error),
+        })??;
+    match &opened.1 {
+        OpenedAs::Resumed => tracing::info!("the index goes on where it was"),
+        OpenedAs::Fresh(reason) => tracing::info!(%reason, "the index is filled from the log"),
+    }
+    Ok(opened)
+}
+
+fn log_metrics(metrics: &Metrics) -> LogMetrics {
+    let mut made = None;
+    metrics.register(|registry| made = Some(LogMetrics::register(registry)));
+    made.unwrap_or_else(|| LogMetrics::register(&mut Default::default()))
+}
+
+/// Tells those who keep something that follows from the configuration. The sessions read it where they need it.
+async fn follow_reloads(
+    config: Arc<ArcSwap<RelayConfig>>,
+    admission: Arc<Admission>,
+    mut reloads: watch::Receiver<u64>,
+) {
+    while reloads.changed().await.is_ok() {
+        admission.reconfigure(config.load_full());
+    }
+}

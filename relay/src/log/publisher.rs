@@ -1,6 +1,37 @@
 //! The publisher: an event becomes a sealed entry of the log, and OK follows its commit to the index.
+//!
+//! The home shard has 300 ms; then the next shard is tried while the first stays pending, and the first acknowledgement
+//! wins, for 5 s in all. A timeout, "no responders" and error 10158 leave an attempt in doubt: it may still become
+//! durable. That is harmless, because the event id decides what is the same, not the place in the log.
 
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use arc_swap::ArcSwap;
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
+use nightjar_config::RelayConfig;
+use nightjar_envelope::{Body, BucketLabel, Class, Keyring, Route, SealError, StreamName};
 use thiserror::Error;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::{Instant as TokioInstant, sleep_until, timeout_at};
+
+use super::attempt::{self, AttemptEnd};
+use super::connection::Connection;
+use super::ephemeral::Replays;
+use super::keys::Keys;
+use super::metrics::{Attempt, LogMetrics};
+use super::writer::{Write, Writer};
+use crate::event::Event;
+use crate::index::{Applied, LogEntry};
+use crate::live::{Live, Source};
+
+/// A shard that has not answered by then is joined by the next one.
+const SPILL_AFTER: Duration = Duration::from_millis(300);
+/// After an immediate refusal the next shard is tried this soon, doubled with every further refusal up to the above.
+const RETRY_FIRST: Duration = Duration::from_millis(20);
+/// An ephemeral message is handed to NATS within this or not at all.
+const HAND_OVER: Duration = Duration::from_secs(1);
 
 /// What goes with an event from the session to the publisher.
 #[derive(Clone, Copy, Debug)]
@@ -14,7 +45,7 @@ pub struct PublishContext {
 pub enum Published {
     /// Durable, and visible on this relay.
     Stored,
-    /// The index already knew the event (also as deleted, superseded or expired): `OK true "duplicate: ..."`.
+    /// Durable, and hidden by a deletion or expiration that came first: `OK true "duplicate: ..."`, like everything known.
     Duplicate,
     /// An ephemeral event was handed to NATS.
     HandedOver,
@@ -27,7 +58,7 @@ pub enum PublishError {
     #[error("not durable in time, send it again")]
     NotDurableInTime,
     /// The event does not fit into the largest envelope.
-    #[error("the event has {len} bytes, the limit is {limit} bytes (max_message_length)")]
+    #[error("the event has {len} bytes, the limit is {limit} bytes")]
     TooLarge {
         /// The largest event in bytes.
         limit: usize,
@@ -62,5 +93,307 @@ impl PublishError {
             Self::Overloaded { .. } => "rate-limited",
             _ => "error",
         }
+    }
+}
+
+/// Publishes events. Cheap to clone.
+#[derive(Clone)]
+pub struct Publisher {
+    inner: Arc<Inner>,
+}
+
+impl std::fmt::Debug for Publisher {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Publisher").finish_non_exhaustive()
+    }
+}
+
+/// What the publisher works with.
+pub(crate) struct PublisherParts {
+    pub(crate) config: Arc<ArcSwap<RelayConfig>>,
+    pub(crate) connection: Connection,
+    pub(crate) keys: Keys,
+    pub(crate) writer: Writer,
+    pub(crate) live: Live,
+    pub(crate) replays: Replays,
+    pub(crate) metrics: LogMetrics,
+}
+
+struct Inner {
+    parts: PublisherParts,
+    in_flight: Arc<Semaphore>,
+    in_flight_limit: usize,
+}
+
+/// Bytes that count as in flight until dropped.
+struct InFlight {
+    bytes: i64,
+    metrics: LogMetrics,
+    _permit: OwnedSemaphorePermit,
+}
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        self.metrics.in_flight_bytes.dec_by(self.bytes);
+    }
+}
+
+impl Publisher {
+    pub(crate) fn new(parts: PublisherParts) -> Self {
+        // A limit below one event would refuse everything.
+        let configured = parts.config.load().limits.in_flight_publish_bytes_per_relay;
+        let in_flight_limit = usize::try_from(configured)
+            .unwrap_or(usize::MAX)
+            .clamp(nightjar_envelope::MAX_ENVELOPE_BYTES, u32::MAX as usize);
+        Self {
+            inner: Arc::new(Inner {
+                in_flight: Arc::new(Semaphore::new(in_flight_limit)),
+                in_flight_limit,
+                parts,
+            }),
+        }
+    }
+
+    /// Publishes one verified event. When it returns [`Published::Stored`], the event is durable and a query to this relay's
+    /// index finds it.
+    #[tracing::instrument(name = "publish", level = "debug", skip_all, fields(event.kind = event.kind))]
+    pub async fn publish(
+        &self,
+        event: Arc<Event>,
+        context: PublishContext,
+    ) -> Result<Published, PublishError> {
+        let parts = &self.inner.parts;
+        let keyring = parts.keys.current().ok_or(PublishError::NoKey)?;
+        let _in_flight = self.take_in_flight(event.json().len())?;
+        let route = self.home(&keyring, &event)?;
+        if route.class == Class::Ephemeral {
+            return self.hand_over(event, &keyring, &route, context).await;
+        }
+        let began = Instant::now();
+        let deadline =
+            began + Duration::from_millis(parts.config.load().limits.publish_deadline_ms);
+        let sealed = Sealer {
+            keyring: &keyring,
+            event: &event,
+            admitted_ms: context.admitted_ms,
+            publisher: &self.inner,
+        };
+        let at = self.append(&sealed, &route, deadline.into()).await?;
+        parts
+            .metrics
+            .ack_seconds
+            .observe(began.elapsed().as_secs_f64());
+        self.commit(event, at, context).await
+    }
+
+    fn take_in_flight(&self, bytes: usize) -> Result<InFlight, PublishError> {
+        let limit = self.inner.in_flight_limit;
+        let permits = u32::try_from(bytes.clamp(1, limit)).unwrap_or(u32::MAX);
+        let permit = Arc::clone(&self.inner.in_flight)
+            .try_acquire_many_owned(permits)
+            .map_err(|_| PublishError::Overloaded { limit })?;
+        let metrics = self.inner.parts.metrics.clone();
+        metrics.in_flight_bytes.inc_by(i64::from(permits));
+        Ok(InFlight {
+            bytes: i64::from(permits),
+            metrics,
+            _permit: permit,
+        })
+    }
+
+    /// Where the event belongs. A region without a log of its own cannot write.
+    fn home(&self, keyring: &Keyring, event: &Event) -> Result<Route, PublishError> {
+        let config = self.inner.parts.config.load();
+        let recipient = if event.is_private() {
+            event.recipients().next()
+        } else {
+            None
+        };
+        let bucket = match recipient {
+            Some(recipient) => keyring.bucket(BucketLabel::Mailbox, &recipient),
+            None => keyring.bucket(BucketLabel::Author, &event.pubkey),
+        };
+        let own = config
+            .log
+            .region(&config.region)
+            .ok_or(PublishError::NotDurableInTime)?;
+        let class = event.class();
+        let route = Route::home(config.region.clone(), own.generation, class, bucket);
+        Ok(match attempt::shards_of(class, own) {
+            0 => route,
+            shards => route.on_shard(bucket % shards),
+        })
+    }
+
+    /// Tries shard after shard until one acknowledges.
+    async fn append(
+        &self,
+        sealer: &Sealer<'_>,
+        home: &Route,
+        deadline: TokioInstant,
+    ) -> Result<(StreamName, u64), PublishError> {
+        let metrics = &self.inner.parts.metrics;
+        let shards = {
+            let config = self.inner.parts.config.load();
+            let own = config.log.region(&home.region);
+            own.map_or(1, |own| attempt::shards_of(home.class, own).max(1))
+        };
+        let mut pending = FuturesUnordered::new();
+        let mut full = vec![false; usize::from(shards)];
+        let mut refusals = 0u32;
+        for number in 0u32.. {
+            let shard = attempt::shard_of_attempt(home.shard, number, shards);
+            let route = home.on_shard(shard);
+            pending.push(sealer.attempt(&route, deadline)?);
+            let spill_at = TokioInstant::now() + SPILL_AFTER;
+            let mut next_at = spill_at.min(deadline);
+            loop {
+                let end = tokio::select! {
+                    Some(end) = pending.next(), if !pending.is_empty() => end,
+                    () = sleep_until(next_at) => break,
+                };
+                match end {
+                    (_, AttemptEnd::Stored { stream, sequence }) => {
+                        let home_stream = home.stream().as_ref() == Some(&stream);
+                        metrics.on_attempt(if home_stream {
+                            Attempt::home
+                        } else {
+                            Attempt::spilled
+                        });
+                        return Ok((stream, sequence));
+                    }
+                    (shard, AttemptEnd::Full) => {
+                        metrics.on_attempt(Attempt::full);
+                        full[usize::from(shard)] = true;
+                        if full.iter().all(|full| *full) {
+                            return Err(PublishError::LogFull);
+                        }
+                        next_at = TokioInstant::now();
+                    }
+                    (_, AttemptEnd::InDoubt) => {
+                        metrics.on_attempt(Attempt::in_doubt);
+                        let pause = RETRY_FIRST
+                            .saturating_mul(1 << refusals.min(4))
+                            .min(SPILL_AFTER);
+                        refusals += 1;
+                        next_at = next_at.min(TokioInstant::now() + pause);
+                    }
+                }
+            }
+            if TokioInstant::now() >= deadline {
+                break;
+            }
+        }
+        metrics.on_attempt(Attempt::not_in_time);
+        Err(PublishError::NotDurableInTime)
+    }
+
+    async fn commit(
+        &self,
+        event: Arc<Event>,
+        at: (StreamName, u64),
+        context: PublishContext,
+    ) -> Result<Published, PublishError> {
+        let entry = LogEntry {
+            event,
+            at: Some(at),
+            log_time_ms: context.admitted_ms,
+        };
+        let write = Write {
+            entries: vec![entry],
+            advance: None,
+            source: Source::Publisher,
+        };
+        let applied = self
+            .inner
+            .parts
+            .writer
+            .write(write)
+            .await
+            .map_err(|_| PublishError::IndexUnavailable)?;
+        match applied.first() {
+            // The follower may have been faster with the same entry: `Duplicate` is ours too. Whoever publishes again what
+            // was known before is answered by the session, which asks the index first.
+            Some(Applied::New | Applied::Duplicate | Applied::Superseded) => Ok(Published::Stored),
+            Some(Applied::Deleted | Applied::Expired) => Ok(Published::Duplicate),
+            None => Err(PublishError::IndexUnavailable),
+        }
+    }
+
+    async fn hand_over(
+        &self,
+        event: Arc<Event>,
+        keyring: &Keyring,
+        route: &Route,
+        context: PublishContext,
+    ) -> Result<Published, PublishError> {
+        let parts = &self.inner.parts;
+        let envelope = Sealer {
+            keyring,
+            event: &event,
+            admitted_ms: context.admitted_ms,
+            publisher: &self.inner,
+        }
+        .seal(route)?;
+        // Known before it is sent: our own subscription hears it too.
+        if !parts.replays.is_new(event.id) {
+            return Ok(Published::HandedOver);
+        }
+        let client = &parts.connection.client;
+        let until = TokioInstant::now() + HAND_OVER;
+        let handed = async {
+            client
+                .publish(route.subject(), envelope.into())
+                .await
+                .map_err(|_| ())?;
+            client.flush().await.map_err(|_| ())
+        };
+        let handed = timeout_at(until, handed).await;
+        if !matches!(handed, Ok(Ok(()))) {
+            parts.replays.forget(&event.id);
+            return Err(PublishError::NotDurableInTime);
+        }
+        parts.live.deliver(&event, Source::Ephemeral);
+        Ok(Published::HandedOver)
+    }
+}
+
+/// Seals one event for whatever shard is tried.
+struct Sealer<'a> {
+    keyring: &'a Keyring,
+    event: &'a Event,
+    admitted_ms: u64,
+    publisher: &'a Inner,
+}
+
+impl Sealer<'_> {
+    fn seal(&self, route: &Route) -> Result<Vec<u8>, PublishError> {
+        let body = Body {
+            admitted_ms: self.admitted_ms,
+            trace: crate::telemetry::current_trace(),
+            event_json: self.event.json(),
+        };
+        let fleet = self.publisher.parts.config.load().fleet.id;
+        nightjar_envelope::seal(self.keyring, &fleet, route, &body).map_err(|error| match error {
+            SealError::TooLarge { limit, len } => PublishError::TooLarge { limit, len },
+            SealError::Random => PublishError::NoKey,
+        })
+    }
+
+    fn attempt(
+        &self,
+        route: &Route,
+        deadline: TokioInstant,
+    ) -> Result<impl Future<Output = (u8, AttemptEnd)> + use<>, PublishError> {
+        let envelope = self.seal(route)?;
+        let message_id = self.keyring.msg_id(&self.event.id);
+        let client = self.publisher.parts.connection.client.clone();
+        let (shard, route) = (route.shard, route.clone());
+        Ok(async move {
+            (
+                shard,
+                attempt::send(client, &route, envelope, message_id, deadline).await,
+            )
+        })
     }
 }

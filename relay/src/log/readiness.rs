@@ -100,22 +100,27 @@ impl Readiness {
         readiness
     }
 
-    /// Notes under `key` that something is waited for; the same key replaces.
-    pub fn set(&self, key: impl Into<String>, waiting: Waiting) {
+    /// Notes under `key` that something is waited for; the same key replaces. Says whether that is news.
+    pub fn set(&self, key: impl Into<String>, waiting: Waiting) -> bool {
         let mut map = self
             .waiting
             .write()
             .unwrap_or_else(std::sync::PoisonError::into_inner);
-        map.insert(key.into(), waiting);
+        let key = key.into();
+        if map.get(&key) == Some(&waiting) {
+            return false;
+        }
+        map.insert(key, waiting);
+        true
     }
 
-    /// Notes that what was waited for under `key` is there.
-    pub fn clear(&self, key: &str) {
+    /// Notes that what was waited for under `key` is there. Says whether it was waited for.
+    pub fn clear(&self, key: &str) -> bool {
         let mut map = self
             .waiting
             .write()
             .unwrap_or_else(std::sync::PoisonError::into_inner);
-        map.remove(key);
+        map.remove(key).is_some()
     }
 
     /// Whether nothing is waited for.
