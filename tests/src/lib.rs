@@ -8,6 +8,7 @@ pub mod event;
 pub mod fleet;
 pub mod interop;
 pub mod load;
+pub mod nats;
 pub mod programs;
 pub mod report;
 pub mod socket;
