@@ -68,7 +68,8 @@ pub(super) fn relay(region: &RegionName, all: &[(RegionName, u32)]) -> Permissio
 pub(super) fn admin() -> Permissions {
     Permissions {
         publish: texts(["$JS.API.>", "$JS.*.API.INFO"]),
-        subscribe: texts(["_INBOX.>", "$JS.EVENT.>"]),
+        // Another region's answer comes back under the prefix that mirrors use.
+        subscribe: texts(["_INBOX.>", "$JS.EVENT.>", "$JSC.R.>"]),
         ..Permissions::default()
     }
 }
@@ -81,9 +82,10 @@ pub(super) fn leaf(region: &RegionName, all: &[(RegionName, u32)]) -> Permission
         .filter(|other| *other != region);
     let crossing = ["rp.>", "eph.>"].into_iter().chain(MIRROR_SUBJECTS);
     let mut publish = texts(crossing.clone());
-    publish.push("$JS.*.API.CONSUMER.>".to_owned());
+    publish.extend(texts(["$JS.*.API.CONSUMER.>", "$JS.*.API.INFO"]));
     let mut subscribe = texts(crossing);
     subscribe.push(format!("$JS.{region}.API.CONSUMER.>"));
+    subscribe.push(format!("$JS.{region}.API.INFO"));
     // Hints and ephemeral events in another region's name are that region's to send.
     let mut deny_publish: Vec<String> = others.flat_map(own_live).collect();
     deny_publish.extend(FOREIGN_CONSUMER_VERBS.map(|verb| format!("$JS.*.API.CONSUMER.{verb}.>")));

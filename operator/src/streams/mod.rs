@@ -1,1 +1,12 @@
-//! Creates, corrects and watches the streams of a region.
+//! Creates, corrects and watches the streams of a region, through its JetStream API. The same for a laptop and a cluster.
+//!
+//! Nothing here ever deletes a stream: what it holds was acknowledged to somebody.
+
+mod admin;
+mod desired;
+mod links;
+mod watchdog;
+
+pub use admin::{Change, RegionAdmin, StreamError};
+pub use links::{Links, ServerLinks};
+pub use watchdog::{MirrorHealth, Watchdog};

@@ -1,0 +1,300 @@
+//! The operator's connection to one region's JetStream: applies planned streams, each on its own, all at the same time.
+
+use std::collections::HashSet;
+use std::time::Duration;
+
+use async_nats::jetstream::response::Response;
+use async_nats::jetstream::stream::{Config, Info};
+use async_nats::jetstream::{self, Context, ErrorCode};
+use futures_util::future::join_all;
+use nightjar_envelope::{RegionName, StreamName};
+use serde::Serialize;
+
+use super::desired;
+use crate::plan::StreamPlan;
+
+/// How long one request may take: the server itself gives up a stream's election after less.
+const REQUEST_DEADLINE: Duration = Duration::from_secs(5);
+/// Pause before a request is tried again while the region elects its leaders.
+const RETRY_PAUSE: Duration = Duration::from_millis(100);
+
+/// Why a stream is not as planned.
+#[derive(Debug, thiserror::Error)]
+pub enum StreamError {
+    /// The region's servers cannot be reached, or refuse the operator.
+    #[error("region {region}: no connection to NATS: {reason}")]
+    Connect {
+        /// The region.
+        region: RegionName,
+        /// What the client library said.
+        reason: String,
+    },
+    /// No answer within the deadline: no leader yet, or no majority of servers.
+    #[error("stream {stream}: no answer from JetStream ({reason})")]
+    Unanswered {
+        /// The stream.
+        stream: String,
+        /// What the client library said.
+        reason: String,
+    },
+    /// JetStream refused.
+    #[error("stream {stream}: JetStream refuses to {verb} it: {reason}")]
+    Refused {
+        /// The stream.
+        stream: String,
+        /// `create`, `update`, `look up` or `move`.
+        verb: &'static str,
+        /// The server's words.
+        reason: String,
+        /// True when the same request may succeed later.
+        retry: bool,
+    },
+    /// The stream exists with settings that no update can change.
+    #[error(
+        "stream {stream}: exists with another {settings}; it holds acknowledged events, so it is left as it is"
+    )]
+    Unchangeable {
+        /// The stream.
+        stream: String,
+        /// The settings, comma-separated.
+        settings: String,
+    },
+}
+
+impl StreamError {
+    /// True when trying again without any change may succeed.
+    pub fn is_temporary(&self) -> bool {
+        match self {
+            Self::Connect { .. } | Self::Unanswered { .. } => true,
+            Self::Refused { retry, .. } => *retry,
+            Self::Unchangeable { .. } => false,
+        }
+    }
+}
+
+/// What applying a planned stream did.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Change {
+    /// It was made.
+    Created,
+    /// These settings were put right.
+    Corrected(Vec<&'static str>),
+    /// It was as planned; nothing was written.
+    Unchanged,
+}
+
+/// The operator's connection to one region, in the account of the relays.
+#[derive(Debug, Clone)]
+pub struct RegionAdmin {
+    region: RegionName,
+    jetstream: Context,
+}
+
+impl RegionAdmin {
+    /// Connects with the region's admin user. Afterwards the connection is restored by itself for ever.
+    pub async fn connect(
+        region: &RegionName,
+        urls: &[String],
+        seed: &str,
+    ) -> Result<Self, StreamError> {
+        let client = connect(region, urls, seed, "nightjar-operator").await?;
+        let mut jetstream = jetstream::new(client);
+        jetstream.set_timeout(REQUEST_DEADLINE);
+        Ok(Self {
+            region: region.clone(),
+            jetstream,
+        })
+    }
+
+    /// The region.
+    pub fn region(&self) -> &RegionName {
+        &self.region
+    }
+
+    pub(super) fn client(&self) -> async_nats::Client {
+        self.jetstream.client()
+    }
+
+    /// Makes or corrects streams, all at the same time. Each result stands for itself.
+    pub async fn apply<'a>(
+        &self,
+        streams: impl IntoIterator<Item = &'a StreamPlan>,
+    ) -> Vec<(StreamName, Result<Change, StreamError>)> {
+        join_all(
+            streams
+                .into_iter()
+                .map(|stream| async { (stream.name.clone(), self.apply_one(stream).await) }),
+        )
+        .await
+    }
+
+    /// Like [`Self::apply`], and tries again what may succeed later, until everything is as planned or beyond help.
+    ///
+    /// Never ends by itself while a region has no majority: bound it with a timeout, or drop it.
+    pub async fn apply_until_settled<'a>(
+        &self,
+        streams: impl IntoIterator<Item = &'a StreamPlan>,
+    ) -> Vec<(StreamName, Result<Change, StreamError>)> {
+        join_all(streams.into_iter().map(|stream| async {
+            loop {
+                match self.apply_one(stream).await {
+                    Err(error) if error.is_temporary() => {
+                        tracing::debug!(region = %self.region, %error, "stream not applied yet");
+                        tokio::time::sleep(RETRY_PAUSE).await;
+                    }
+                    settled => return (stream.name.clone(), settled),
+                }
+            }
+        }))
+        .await
+    }
+
+    /// Names of the fleet's streams that exist in this region, own and mirrored.
+    pub async fn existing(&self) -> Result<HashSet<StreamName>, StreamError> {
+        #[derive(serde::Deserialize)]
+        struct Page {
+            #[serde(default)]
+            streams: Option<Vec<String>>,
+        }
+        #[derive(Serialize)]
+        struct Offset {
+            offset: usize,
+        }
+        let mut names = HashSet::new();
+        let mut offset = 0;
+        loop {
+            let page: Page = self
+                .request("STREAM.NAMES", "*", "look up", &Offset { offset })
+                .await?;
+            let found = page.streams.unwrap_or_default();
+            if found.is_empty() {
+                return Ok(names);
+            }
+            offset += found.len();
+            names.extend(
+                found
+                    .iter()
+                    .filter_map(|name| name.parse::<StreamName>().ok()),
+            );
+        }
+    }
+
+    /// The stream as the server sees it, or nothing if it does not exist.
+    pub(super) async fn info(&self, stream: &str) -> Result<Option<Info>, StreamError> {
+        match self
+            .try_request(&format!("STREAM.INFO.{stream}"), stream, &())
+            .await?
+        {
+            Response::Ok(info) => Ok(Some(info)),
+            Response::Err { error } if error.error_code() == ErrorCode::STREAM_NOT_FOUND => {
+                Ok(None)
+            }
+            Response::Err { error } => Err(refused(stream, "look up", &error)),
+        }
+    }
+
+    /// Asks the leader of a stream to hand over to another replica.
+    pub(super) async fn step_down(&self, stream: &str) -> Result<(), StreamError> {
+        let _: serde_json::Value = self
+            .request(
+                &format!("STREAM.LEADER.STEPDOWN.{stream}"),
+                stream,
+                "move",
+                &(),
+            )
+            .await?;
+        Ok(())
+    }
+
+    async fn apply_one(&self, plan: &StreamPlan) -> Result<Change, StreamError> {
+        let wanted = desired::config(plan);
+        let Some(found) = self.info(&wanted.name).await? else {
+            return self.create(&wanted).await;
+        };
+        let drift = desired::drift(&wanted, &found.config);
+        if !drift.fixed.is_empty() {
+            return Err(StreamError::Unchangeable {
+                stream: wanted.name,
+                settings: drift.fixed.join(", "),
+            });
+        }
+        if drift.correctable.is_empty() {
+            return Ok(Change::Unchanged);
+        }
+        let config = desired::corrected(&wanted, &found.config);
+        let subject = format!("STREAM.UPDATE.{}", config.name);
+        let _: Info = self
+            .request(&subject, &config.name, "update", &config)
+            .await?;
+        Ok(Change::Corrected(drift.correctable))
+    }
+
+    async fn create(&self, wanted: &Config) -> Result<Change, StreamError> {
+        let subject = format!("STREAM.CREATE.{}", wanted.name);
+        let _: Info = self
+            .request(&subject, &wanted.name, "create", wanted)
+            .await?;
+        Ok(Change::Created)
+    }
+
+    async fn request<T: Serialize + ?Sized, V: serde::de::DeserializeOwned>(
+        &self,
+        subject: &str,
+        stream: &str,
+        verb: &'static str,
+        payload: &T,
+    ) -> Result<V, StreamError> {
+        match self.try_request(subject, stream, payload).await? {
+            Response::Ok(value) => Ok(value),
+            Response::Err { error } => Err(refused(stream, verb, &error)),
+        }
+    }
+
+    async fn try_request<T: Serialize + ?Sized, V: serde::de::DeserializeOwned>(
+        &self,
+        subject: &str,
+        stream: &str,
+        payload: &T,
+    ) -> Result<Response<V>, StreamError> {
+        self.jetstream
+            .request(subject.to_owned(), payload)
+            .await
+            .map_err(|error| StreamError::Unanswered {
+                stream: stream.to_owned(),
+                reason: error.to_string(),
+            })
+    }
+}
+
+/// Connects to a region's servers, trying each until one answers.
+pub(super) async fn connect(
+    region: &RegionName,
+    urls: &[String],
+    seed: &str,
+    name: &str,
+) -> Result<async_nats::Client, StreamError> {
+    async_nats::ConnectOptions::with_nkey(seed.to_owned())
+        .name(name)
+        .connection_timeout(Duration::from_secs(2))
+        .ping_interval(Duration::from_secs(2))
+        .reconnect_delay_callback(|attempt| {
+            Duration::from_millis(50 * u64::try_from(attempt.min(20)).unwrap_or(20))
+        })
+        .connect(urls)
+        .await
+        .map_err(|error| StreamError::Connect {
+            region: region.clone(),
+            reason: error.to_string(),
+        })
+}
+
+fn refused(stream: &str, verb: &'static str, error: &jetstream::Error) -> StreamError {
+    // 503: no leader, no majority, or too few servers that have joined yet; 10005 says the last with another status.
+    let retry = error.code() == 503 || error.error_code() == ErrorCode::CLUSTER_NO_PEERS;
+    StreamError::Refused {
+        stream: stream.to_owned(),
+        verb,
+        reason: error.to_string(),
+        retry,
+    }
+}
