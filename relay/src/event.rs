@@ -20,7 +20,7 @@ pub type PublicKey = [u8; 32];
 /// An event id: 32 bytes, SHA-256 of the canonical serialization (NIP-01).
 pub type EventId = [u8; 32];
 
-/// Profile metadata and every other kind below has no special meaning here; these kinds have one.
+/// The kinds that rules of the relay name.
 pub mod kind {
     /// Deletion request (NIP-09).
     pub const DELETION: u16 = 5;
@@ -48,8 +48,8 @@ pub enum EventError {
         "invalid: the event must be a JSON object with id, pubkey, created_at, kind, tags, content and sig: {0}"
     )]
     NotAnObject(String),
-    /// A field is absent.
-    #[error("invalid: the event has no field {0}")]
+    /// A field is absent or null.
+    #[error("invalid: the event has no field {0}, or it is null")]
     Missing(&'static str),
     /// A field has the wrong type, range or spelling.
     #[error("invalid: {field} must be {expected}; it is {found}")]
