@@ -210,7 +210,7 @@ async fn deleted_index_is_rebuilt(fleet: &Fleet) {
 async fn wait_rebuilding(fleet: &Fleet, relay: &str, old: u32) {
     until("/readyz says that it rebuilds", READY_LIMIT, async || {
         let (status, body) = fleet.admin(relay, "/readyz").await?;
-        if status == 503 && body.contains("rebuild") {
+        if status == 503 && body.contains(r#""rebuilding":true"#) {
             return Ok(());
         }
         // So few events may be replayed before anybody can ask; its log then tells of it.
