@@ -204,18 +204,37 @@ async fn read_and_be_refused(fleet: &Fleet, events: &[Signed], [alice, bob, eve]
     let last = events.last().expect("events");
     for region in REGIONS {
         let reader = Socket::open_as(&fleet.relay(region), bob).await;
-        until(&format!("everything in region {region}"), CONVERGE_LIMIT, async || {
-            let filters = [json!({"ids": [last.id]}), json!({"kinds": [1059], "#p": [bob.pubkey()]})];
-            let found = reader.query(&filters).await?;
-            if found.len() == 3 { Ok(()) } else { Err(format!("{} events", found.len())) }
-        })
+        until(
+            &format!("everything in region {region}"),
+            CONVERGE_LIMIT,
+            async || {
+                let filters = [
+                    json!({"ids": [last.id]}),
+                    json!({"kinds": [1059], "#p": [bob.pubkey()]}),
+                ];
+                let found = reader.query(&filters).await?;
+                if found.len() == 3 {
+                    Ok(())
+                } else {
+                    Err(format!("{} events", found.len()))
+                }
+            },
+        )
         .await;
         let stranger = Socket::open_as(&fleet.relay(region), eve).await;
-        stranger.ids(json!({"authors": [alice.pubkey()], "#p": [bob.pubkey()]})).await;
+        stranger
+            .ids(json!({"authors": [alice.pubkey()], "#p": [bob.pubkey()]}))
+            .await;
         let mut bad = last.value();
         bad["sig"] = json!("0".repeat(128));
-        stranger.send(&json!(["EVENT", bad]).to_string()).await.expect("open");
-        stranger.send(&json!(["REQ", "s", {"ids": [last.id, 1]}]).to_string()).await.expect("open");
+        stranger
+            .send(&json!(["EVENT", bad]).to_string())
+            .await
+            .expect("open");
+        stranger
+            .send(&json!(["REQ", "s", {"ids": [last.id, 1]}]).to_string())
+            .await
+            .expect("open");
         stranger.settle().await;
     }
 }
