@@ -3,6 +3,7 @@
 //! One fleet for each file of `tests/`: it is some 15 processes. `cargo xtask test` builds the programs first, finds
 //! nats-server, and runs the files one after another. Everything listens on loopback.
 
+pub mod bench;
 pub mod cli;
 pub mod event;
 pub mod fleet;

@@ -5,20 +5,27 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// The path of `nightjar`, `nightjar-relay` or `nightjar-operator`, beside the folder that this test's program lies in.
+/// The path of `nightjar`, `nightjar-relay` or `nightjar-operator`, built into the same folder as this program.
 pub fn program(name: &str) -> PathBuf {
-    let exe = std::env::current_exe().expect("the path of this test's program");
-    let dir = exe
-        .parent()
-        .and_then(Path::parent)
-        .expect("a test's program lies in <target>/<profile>/deps");
-    let program = dir.join(name);
+    let program = profile_dir().join(name);
     assert!(
         program.is_file(),
         "{} is not built: run `cargo xtask test`, or `cargo build --workspace --bins` first",
         program.display()
     );
     program
+}
+
+/// `<target>/<profile>`: programs lie in it, test programs in its folder `deps`.
+fn profile_dir() -> PathBuf {
+    let exe = std::env::current_exe().expect("the path of this program");
+    let dir = exe.parent().expect("a program lies in a folder");
+    let dir = if dir.ends_with("deps") {
+        dir.parent().expect("deps lies in a folder")
+    } else {
+        dir
+    };
+    dir.to_path_buf()
 }
 
 /// The nats-server for the fleets: what `cargo xtask test` found, or what is on PATH.
@@ -58,11 +65,8 @@ pub fn dies_with_this_thread(command: &mut Command) {
 /// A new folder of this test run, under cargo's target folder. Folders of runs that ended are removed first, so a
 /// run that was killed leaves nothing for long; the folder of a run that failed is there until the next one.
 pub fn fresh_dir(name: &str) -> PathBuf {
-    let exe = std::env::current_exe().expect("the path of this test's program");
-    let target = exe
-        .ancestors()
-        .nth(3)
-        .expect("a test's program lies in <target>/<profile>/deps");
+    let profile = profile_dir();
+    let target = profile.parent().expect("<target>/<profile>");
     let base = target.join("tmp/fleets");
     std::fs::create_dir_all(&base).expect("a folder for fleets");
     for entry in std::fs::read_dir(&base)
