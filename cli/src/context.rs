@@ -1,0 +1,119 @@
+//! What verbs share: where data and remarks go, which relays are meant, a client for an identity.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use nightjar_client::delivery::Delivery;
+use nightjar_client::identity::npub;
+use nightjar_client::{Client, Options, RelayUrl};
+
+use crate::args::{Global, Via};
+use crate::console::Console;
+use crate::error::{CliError, no_relay};
+use crate::keyfile::KeyFile;
+use crate::output::Output;
+use crate::person::{Actor, DEMO, demo_file};
+use crate::running::{self, Running};
+
+/// Handed to every verb.
+#[derive(Debug)]
+pub(crate) struct Context {
+    pub(crate) out: Output,
+    pub(crate) console: Console,
+}
+
+impl Context {
+    pub(crate) fn new(global: &Global) -> Self {
+        let console = Console {
+            quiet: global.quiet,
+            verbose: global.verbose,
+            wire: global.wire,
+        };
+        Self {
+            out: Output::new(global.output),
+            console,
+        }
+    }
+
+    /// The relays that `--via` names, or all of the running fleet.
+    pub(crate) fn relays(&self, via: &Via) -> Result<Vec<RelayUrl>, CliError> {
+        if via.via.is_empty() {
+            return match Running::find(via.state.as_deref()) {
+                Err(_) if via.state.is_none() => Err(no_relay()),
+                found => found?.relays(),
+            };
+        }
+        self.named_relays(&via.via, via.state.as_deref())
+    }
+
+    /// Relays by URL, or by the name of a region of the running fleet.
+    pub(crate) fn named_relays(
+        &self,
+        names: &[String],
+        state: Option<&Path>,
+    ) -> Result<Vec<RelayUrl>, CliError> {
+        let mut relays = Vec::new();
+        for name in names {
+            if name.contains("://") {
+                relays.push(running::relay_url(name)?);
+            } else if name.contains([':', '.', '/']) {
+                let expected = "wss:// or ws:// before the host, or a region of the running fleet";
+                return Err(CliError::bad_value("relay", name, expected));
+            } else {
+                relays.extend(Running::find(state)?.relays_of(name)?);
+            }
+        }
+        Ok(relays)
+    }
+
+    /// A client that acts as `actor` and asks `via`.
+    pub(crate) fn client(&self, actor: &Actor, via: Vec<RelayUrl>) -> Client {
+        let observer = self.console.observer();
+        Client::new(
+            actor.identity.clone(),
+            Options {
+                via,
+                loopback_only: actor.demo,
+                observer,
+            },
+        )
+    }
+
+    /// Tells of copies that did not arrive, and with `--verbose` of those that did.
+    pub(crate) fn tell_deliveries(&self, deliveries: &[Delivery]) {
+        for delivery in deliveries {
+            for (url, error) in &delivery.failed {
+                self.console.warn(&format!("{url}: {error}"));
+            }
+            match &delivery.taken {
+                Some(taken) => self.console.detail(&format!(
+                    "{} took it in {} ms",
+                    taken.url,
+                    taken.took.as_millis()
+                )),
+                None => self
+                    .console
+                    .warn("no copy there: none of these relays took it"),
+            }
+        }
+    }
+}
+
+/// Names of the demo identities of a running fleet, by `npub`; for tables.
+pub(crate) fn known_names(state: Option<&Path>) -> BTreeMap<String, String> {
+    let Ok(state) = running::state_folder(state) else {
+        return BTreeMap::new();
+    };
+    let name = |demo: &&str| {
+        let key = KeyFile::read(&demo_file(&state, demo).ok()?).ok()?;
+        Some((key.npub, format!("{demo}@demo")))
+    };
+    DEMO.iter().filter_map(name).collect()
+}
+
+/// Several keys as `npub1...`.
+pub(crate) fn npubs<'a>(
+    keys: impl IntoIterator<Item = &'a nightjar_client::PublicKey>,
+) -> Vec<String> {
+    keys.into_iter().map(npub).collect()
+}

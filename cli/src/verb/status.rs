@@ -1,0 +1,198 @@
+//! `nightjar status` and `nightjar down`: what the state folder of a running fleet tells, and ending it.
+
+use std::fs::File;
+use std::path::Path;
+use std::time::Duration;
+
+use nightjar_client::{RelayUrl, info};
+use rustix::fs::{FlockOperation, flock};
+use serde::Serialize;
+use tokio::time::{Instant, sleep};
+
+use crate::args::{DownArgs, StatusArgs};
+use crate::code::Code;
+use crate::context::Context;
+use crate::error::CliError;
+use crate::output::Record;
+use crate::running::Running;
+use crate::when;
+
+/// A fleet drains and ends within 10 s, by its own promise.
+const DOWN_WITHIN: Duration = Duration::from_secs(15);
+const INFO_WITHIN: Duration = Duration::from_secs(4);
+
+#[derive(Debug, Serialize)]
+struct ProcessRecord {
+    region: String,
+    name: String,
+    role: String,
+    state: String,
+    pid: Option<u32>,
+    address: Option<String>,
+}
+impl Record for ProcessRecord {
+    const COLUMNS: &'static [&'static str] = &["region", "name", "role", "state", "pid", "address"];
+}
+
+#[derive(Debug, Serialize)]
+struct RelayRecord {
+    relay: String,
+    state: &'static str,
+    name: Option<String>,
+    fleet: Option<String>,
+    region: Option<String>,
+    durability: Option<String>,
+    took_ms: Option<u64>,
+    reason: Option<String>,
+}
+impl Record for RelayRecord {
+    const COLUMNS: &'static [&'static str] = &[
+        "relay",
+        "state",
+        "name",
+        "fleet",
+        "region",
+        "durability",
+        "took_ms",
+        "reason",
+    ];
+}
+
+pub(crate) async fn status(args: &StatusArgs, context: &Context) -> Result<(), CliError> {
+    if !args.via.via.is_empty() {
+        return relays(&context.relays(&args.via)?, context).await;
+    }
+    let running = Running::find(args.via.state.as_deref())?;
+    if !is_locked(&running.state) {
+        return Err(stopped(&running.state));
+    }
+    let records: Vec<_> = running
+        .processes
+        .iter()
+        .map(|process| ProcessRecord {
+            region: process.region.clone(),
+            name: process.name.clone(),
+            role: process.role.clone(),
+            state: process.state.clone(),
+            pid: process.pid,
+            address: process.address.clone(),
+        })
+        .collect();
+    context.out.list(&records)?;
+    let sick: Vec<_> = records
+        .iter()
+        .filter(|process| process.state != "ready")
+        .collect();
+    if sick.is_empty() && !records.is_empty() {
+        return Ok(());
+    }
+    let next = format!("ls {}/regions/*/*/*.log", running.state.display());
+    let message = format!(
+        "{} of {} processes are not ready",
+        sick.len(),
+        records.len()
+    );
+    let error = CliError::new(Code::Unhealthy, message, next);
+    Err(sick.iter().fold(error, |error, process| {
+        error.because(format!("{} is {}", process.name, process.state))
+    }))
+}
+
+/// Asks relays what they say of themselves; none of them needs to be ours.
+async fn relays(urls: &[RelayUrl], context: &Context) -> Result<(), CliError> {
+    let mut records = Vec::new();
+    for url in urls {
+        let started = Instant::now();
+        let answer = info::fetch(url, INFO_WITHIN).await;
+        let took_ms = answer.is_ok().then(|| when::millis(started.elapsed()));
+        let (state, reason) = match &answer {
+            Ok(_) => ("ready", None),
+            Err(error) => ("unreachable", Some(error.to_string())),
+        };
+        let info = answer.unwrap_or_default();
+        let fleet = info.nightjar.as_ref();
+        records.push(RelayRecord {
+            relay: url.to_string(),
+            state,
+            fleet: fleet.map(|fleet| {
+                fleet
+                    .fleet_name
+                    .clone()
+                    .unwrap_or_else(|| fleet.fleet.clone())
+            }),
+            region: fleet.and_then(|fleet| fleet.region.clone()),
+            durability: fleet.and_then(|fleet| fleet.durability.clone()),
+            name: info.name,
+            took_ms,
+            reason,
+        });
+    }
+    context.out.list(&records)?;
+    let lost = records
+        .iter()
+        .filter(|relay| relay.reason.is_some())
+        .count();
+    match lost {
+        0 => Ok(()),
+        _ if lost == records.len() => Err(CliError::new(
+            Code::Unreachable,
+            "no relay could be reached",
+            "the same command with --verbose",
+        )),
+        _ => Err(CliError::new(
+            Code::Unhealthy,
+            format!("{lost} relays could not be reached"),
+            "nightjar status",
+        )),
+    }
+}
+
+pub(crate) async fn down(args: &DownArgs, context: &Context) -> Result<(), CliError> {
+    let running = Running::find(args.state.as_deref())?;
+    // A process id may belong to somebody else by now: only who holds the lock is the fleet.
+    let pid = running.pid.filter(|_| is_locked(&running.state));
+    let pid = pid
+        .and_then(|pid| i32::try_from(pid).ok())
+        .and_then(rustix::process::Pid::from_raw);
+    let Some(pid) = pid else {
+        return Err(stopped(&running.state));
+    };
+    rustix::process::kill_process(pid, rustix::process::Signal::TERM).map_err(|error| {
+        CliError::new(
+            Code::FleetFailed,
+            "the fleet could not be told to stop",
+            "nightjar status",
+        )
+        .because(error)
+    })?;
+    let deadline = Instant::now() + DOWN_WITHIN;
+    while is_locked(&running.state) {
+        if Instant::now() > deadline {
+            let message = format!("the fleet did not end within {} s", DOWN_WITHIN.as_secs());
+            return Err(CliError::new(
+                Code::FleetFailed,
+                message,
+                "nightjar down, once more",
+            ));
+        }
+        sleep(Duration::from_millis(50)).await;
+    }
+    context.console.note(&format!(
+        "stopped; its data stays in {}",
+        running.state.display()
+    ));
+    Ok(())
+}
+
+/// Whether a runner holds the folder's lock.
+fn is_locked(state: &Path) -> bool {
+    let Ok(file) = File::open(state.join("lock")) else {
+        return false;
+    };
+    flock(&file, FlockOperation::NonBlockingLockShared).is_err()
+}
+
+fn stopped(state: &Path) -> CliError {
+    let message = format!("the fleet of {} is stopped", state.display());
+    CliError::new(Code::NoFleet, message, "nightjar up FILE")
+}
