@@ -1,1 +1,182 @@
+//! Live delivery without sockets: once per subscription, whatever the sources and their order.
 
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use proptest::prelude::*;
+use serde_json::json;
+
+use super::*;
+use crate::index::Found;
+use crate::session::outbox::{Frame, Next};
+use crate::visibility::Readers;
+
+fn event(number: u8, author: u8, kind: u16, topic: &str) -> Arc<Event> {
+    let json = json!({
+        "id": hex::encode([number; 32]), "pubkey": hex::encode([author; 32]), "created_at": 1_700_000_000,
+        "kind": kind, "tags": [["t", topic]], "content": "", "sig": "00".repeat(64),
+    });
+    Arc::new(Event::parse(json.to_string().as_bytes()).expect("an event"))
+}
+
+fn filter(json: &serde_json::Value) -> Filter {
+    Filter::from_json(json.to_string().as_bytes()).expect("a filter")
+}
+
+struct Reader {
+    open: OpenSubscription,
+    outbox: Outbox,
+}
+
+impl Reader {
+    fn open(live: &Live, filters: Vec<Filter>) -> Self {
+        let outbox = Outbox::new(1 << 20, Arc::new(Metrics::new()));
+        let readers = Arc::new(ArcSwap::from_pointee(Readers::anonymous()));
+        Self {
+            open: live.open("s", filters, readers, outbox.clone()),
+            outbox,
+        }
+    }
+
+    /// Ids of the events queued so far, by their first byte.
+    async fn take(&self) -> Vec<u8> {
+        self.outbox.push_ping();
+        let Next::Frames(frames) = self.outbox.next(usize::MAX).await else {
+            panic!("an end")
+        };
+        frames
+            .iter()
+            .filter_map(|frame| match frame {
+                Frame::Event { json, .. } => Some(Event::parse(json).expect("an event").id[0]),
+                _ => None,
+            })
+            .collect()
+    }
+}
+
+fn live() -> Live {
+    Live::new(Arc::new(Metrics::new()))
+}
+
+#[tokio::test]
+async fn an_event_from_three_sources_is_sent_once_to_who_had_it_and_once_to_who_came_between() {
+    let live = live();
+    let early = Reader::open(&live, vec![filter(&json!({}))]);
+    let note = event(1, 1, 1, "x");
+    live.deliver(&note, Source::Hint);
+    let between = Reader::open(&live, vec![filter(&json!({"kinds": [1]}))]);
+    live.deliver(&note, Source::Consumer);
+    live.deliver(&note, Source::Publisher);
+    assert_eq!(early.take().await, [1]);
+    assert_eq!(between.take().await, [1]);
+}
+
+#[tokio::test]
+async fn a_subscription_with_several_matching_filters_gets_an_event_once() {
+    let live = live();
+    let filters = [
+        json!({"kinds": [1]}),
+        json!({"authors": [hex::encode([1; 32])]}),
+        json!({"#t": ["x", "y"]}),
+        json!({}),
+    ];
+    let reader = Reader::open(&live, filters.iter().map(filter).collect());
+    live.deliver(&event(1, 1, 1, "x"), Source::Publisher);
+    assert_eq!(reader.take().await, [1]);
+}
+
+#[tokio::test]
+async fn what_was_sent_live_is_left_out_of_the_stored_read_and_the_other_way_round() {
+    let live = live();
+    let reader = Reader::open(&live, vec![filter(&json!({}))]);
+    let (one, two) = (event(1, 1, 1, "x"), event(2, 1, 1, "x"));
+    live.deliver(&one, Source::Publisher);
+    let stored = [&one, &two].map(|event| Found {
+        id: event.id,
+        json: event.json().clone(),
+    });
+    assert_eq!(
+        reader.open.subscription().send_stored(&stored, true),
+        Some(1)
+    );
+    live.deliver(&two, Source::Consumer);
+    assert_eq!(reader.take().await, [1, 2]);
+    live.deliver(&event(3, 1, 1, "x"), Source::Consumer);
+    assert_eq!(reader.take().await, [3]);
+}
+
+#[tokio::test]
+async fn nothing_is_sent_after_the_end() {
+    let live = live();
+    let Reader { open, outbox } = Reader::open(&live, vec![filter(&json!({}))]);
+    let subscription = open.subscription().clone();
+    drop(open);
+    assert_eq!(subscription.send_stored(&[], true), None);
+    live.deliver(&event(1, 1, 1, "x"), Source::Publisher);
+    outbox.end(crate::metrics::Close::drain);
+    assert!(matches!(outbox.next(1).await, Next::End(_)));
+    assert_eq!(live.index_entries(), 0);
+}
+
+fn any_filter() -> impl Strategy<Value = serde_json::Value> {
+    let keys =
+        || proptest::collection::vec((0_u8..4).prop_map(|byte| hex::encode([byte; 32])), 0..3);
+    (
+        proptest::option::of(keys()),
+        proptest::option::of(keys()),
+        proptest::option::of(proptest::collection::vec(0_u16..4, 0..3)),
+        proptest::option::of(proptest::collection::vec("[xyz]", 0..3)),
+    )
+        .prop_map(|(ids, authors, kinds, topics)| {
+            let mut filter = json!({});
+            for (name, values) in [
+                ("ids", ids.map(|v| json!(v))),
+                ("authors", authors.map(|v| json!(v))),
+                ("kinds", kinds.map(|v| json!(v))),
+                ("#t", topics.map(|v| json!(v))),
+            ] {
+                if let Some(values) = values {
+                    filter[name] = values;
+                }
+            }
+            filter
+        })
+}
+
+proptest! {
+    /// The inverted index against asking every subscription.
+    #[test]
+    fn the_inverted_index_finds_whom_a_naive_search_finds(
+        subscriptions in proptest::collection::vec(proptest::collection::vec(any_filter(), 1..4), 1..12),
+        events in proptest::collection::vec((0_u8..4, 0_u16..4, "[xyz]"), 1..4),
+    ) {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+        runtime.block_on(async {
+            let live = live();
+            let readers: Vec<(Vec<Filter>, Reader)> = subscriptions
+                .iter()
+                .map(|filters| {
+                    let filters: Vec<Filter> = filters.iter().map(filter).collect();
+                    (filters.clone(), Reader::open(&live, filters))
+                })
+                .collect();
+            let events: Vec<Arc<Event>> = events
+                .iter()
+                .zip(0_u8..)
+                .map(|((author, kind, topic), id)| event(id, *author, *kind, topic))
+                .collect();
+            for event in &events {
+                live.deliver(event, Source::Publisher);
+            }
+            for (filters, reader) in readers {
+                let expected: Vec<u8> = events
+                    .iter()
+                    .filter(|event| filters.iter().any(|filter| filter.matches(event)))
+                    .map(|event| event.id[0])
+                    .collect();
+                assert_eq!(reader.take().await, expected);
+            }
+            assert_eq!(live.index_entries(), 0);
+        });
+    }
+}

@@ -1,0 +1,164 @@
+//! The public port: NIP-11, greeting, several keys on a connection, ping, drain.
+
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use nostr::key::Keys;
+use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio_tungstenite::tungstenite::Message;
+
+use super::harness::{Relay, SOON, event, wrap};
+use crate::metrics::Close;
+use crate::socket::Timings;
+
+async fn get(relay: &Relay, request: &str) -> String {
+    let mut stream = TcpStream::connect(relay.port.address()).await.expect("TCP");
+    stream.write_all(request.as_bytes()).await.expect("a write");
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.expect("an answer");
+    answer
+}
+
+#[tokio::test]
+async fn the_information_document_names_fleet_region_and_limits() {
+    let relay = Relay::start().await;
+    let answer = get(
+        &relay,
+        "GET / HTTP/1.1\r\nHost: x\r\nAccept: application/nostr+json\r\nConnection: close\r\n\r\n",
+    )
+    .await;
+    let (head, body) = answer.split_once("\r\n\r\n").expect("a body");
+    assert!(head.starts_with("HTTP/1.1 200"), "{head}");
+    assert!(head.contains("access-control-allow-origin: *"), "{head}");
+    assert!(
+        head.contains("content-type: application/nostr+json"),
+        "{head}"
+    );
+    let document: Value = serde_json::from_str(body).expect("JSON");
+    assert_eq!(document["name"], "test-fleet");
+    assert_eq!(document["limitation"]["max_message_length"], 600_000);
+    assert_eq!(
+        document["nightjar"],
+        json!({"fleet": "00112233445566778899aabbccddeeff", "fleet_name": "test-fleet", "region": "a",
+               "relay": "a-relay-0", "durability": "development"})
+    );
+}
+
+#[tokio::test]
+async fn other_requests_get_a_line_of_text_or_a_clear_refusal() {
+    let relay = Relay::start().await;
+    let request = |method: &str, more: &str| {
+        format!("{method} /any/path HTTP/1.1\r\nHost: x\r\n{more}Connection: close\r\n\r\n")
+    };
+    let plain = get(&relay, &request("GET", "")).await;
+    assert!(
+        plain.starts_with("HTTP/1.1 200")
+            && plain.contains("a Nostr relay of the fleet test-fleet"),
+        "{plain}"
+    );
+    let preflight = get(&relay, &request("OPTIONS", "")).await;
+    assert!(preflight.starts_with("HTTP/1.1 204"), "{preflight}");
+    assert!(
+        preflight.contains("access-control-allow-headers: *"),
+        "{preflight}"
+    );
+    let post = get(&relay, &request("POST", "Content-Length: 0\r\n")).await;
+    assert!(post.starts_with("HTTP/1.1 405"), "{post}");
+    let broken = get(
+        &relay,
+        "GET / HTTP/1.1\r\nHost: x\r\nConnection: Upgrade, close\r\nUpgrade: websocket\r\n\r\n",
+    )
+    .await;
+    assert!(broken.starts_with("HTTP/1.1 4"), "{broken}");
+}
+
+#[tokio::test]
+async fn several_keys_read_on_one_connection() {
+    let relay = Relay::start().await;
+    let (alice, bob, carol) = (Keys::generate(), Keys::generate(), Keys::generate());
+    let (to_alice, to_bob, to_carol) = (wrap(1059, &alice), wrap(1059, &bob), wrap(1059, &carol));
+    relay.publish(&[&to_alice, &to_bob, &to_carol]).await;
+    let mut client = relay.authenticated(&[&alice, &bob]).await;
+    let mut ids = client
+        .read("s", &[json!({"kinds": [1059]})])
+        .await
+        .expect("EOSE");
+    let mut expected = vec![to_alice.id.to_hex(), to_bob.id.to_hex()];
+    ids.sort();
+    expected.sort();
+    assert_eq!(ids, expected);
+}
+
+#[tokio::test]
+async fn a_silent_client_is_pinged_and_stays_while_it_answers() {
+    let timings = Timings {
+        ping_after: Duration::from_millis(40),
+        idle_after: Duration::from_millis(400),
+        ..Timings::default()
+    };
+    let relay = Relay::start_with(|_| {}, timings).await;
+    let mut client = relay.client().await;
+    let mut pings = 0;
+    while pings < 15 {
+        // Reading a ping answers it.
+        let message = tokio::time::timeout(SOON, client.socket.next())
+            .await
+            .expect("a ping in time");
+        pings += u32::from(matches!(message, Some(Ok(Message::Ping(_)))));
+    }
+    client.check_alive().await;
+    assert_eq!(relay.services.metrics.closes(Close::idle), 0);
+}
+
+#[tokio::test]
+async fn a_drain_answers_what_is_under_way_then_says_goodbye() {
+    let relay =
+        Relay::start_with(|config| config.limits.drain_seconds = 1, Timings::default()).await;
+    let address = relay.port.address();
+    let mut client = relay.client().await;
+    client
+        .read("s", &[json!({"kinds": [7]})])
+        .await
+        .expect("EOSE");
+    let closed = relay.publisher.gate.write().await;
+    let note = event(&Keys::generate(), 1, "under way", &[]);
+    client.send(json!(["EVENT", note])).await;
+    relay
+        .until("the event is under way", |services| {
+            services.metrics.in_flight_publish_bytes.get() > 0
+        })
+        .await;
+    let Relay {
+        port,
+        publisher: _kept,
+        services,
+        ..
+    } = &relay;
+    let _ = port;
+    services.drain.cancel();
+    drop(closed);
+    assert_eq!(
+        client.receive().await,
+        json!(["OK", note.id.to_hex(), true, ""])
+    );
+    assert_eq!(
+        client.receive().await,
+        json!(["CLOSED", "s", "error: this relay is going away"])
+    );
+    match client.receive_message().await {
+        Message::Close(Some(frame)) => {
+            assert_eq!(
+                (u16::from(frame.code), frame.reason.as_str()),
+                (1001, "going away")
+            );
+        }
+        other => panic!("{other:?}"),
+    }
+    assert_eq!(relay.port.drain().await, 0);
+    assert!(
+        TcpStream::connect(address).await.is_err(),
+        "no more connections are accepted"
+    );
+}

@@ -1,0 +1,192 @@
+//! REQ and CLOSE: stored, then EOSE, then live; each event once.
+
+use std::collections::HashSet;
+
+use nostr::key::Keys;
+use serde_json::json;
+
+use super::harness::{Relay, event, event_at, event_id};
+
+#[tokio::test]
+async fn stored_events_come_newest_first_and_the_limit_is_honoured() {
+    let relay = Relay::start().await;
+    let keys = Keys::generate();
+    let notes: Vec<_> = (0..5)
+        .map(|age| event_at(&keys, 1, "note", &[], -age * 10))
+        .collect();
+    relay.publish(&notes.iter().collect::<Vec<_>>()).await;
+    let ids: Vec<String> = notes.iter().map(|note| note.id.to_hex()).collect();
+    let mut client = relay.client().await;
+    assert_eq!(
+        client.read("all", &[json!({"kinds": [1]})]).await,
+        Ok(ids.clone())
+    );
+    assert_eq!(
+        client
+            .read("two", &[json!({"kinds": [1], "limit": 2})])
+            .await,
+        Ok(ids[..2].to_vec())
+    );
+    let since = notes[1].created_at.as_secs();
+    assert_eq!(
+        client.read("since", &[json!({"since": since})]).await,
+        Ok(ids[..2].to_vec())
+    );
+    let overlapping = [
+        json!({"kinds": [1]}),
+        json!({"authors": [keys.public_key().to_hex()]}),
+    ];
+    assert_eq!(client.read("overlap", &overlapping).await, Ok(ids));
+}
+
+#[tokio::test]
+async fn limit_0_reads_nothing_stored_and_everything_live() {
+    let relay = Relay::start().await;
+    let keys = Keys::generate();
+    relay.publish(&[&event(&keys, 1, "before", &[])]).await;
+    let mut client = relay.client().await;
+    assert_eq!(
+        client.read("s", &[json!({"kinds": [1], "limit": 0})]).await,
+        Ok(vec![])
+    );
+    let after = event(&keys, 1, "after", &[]);
+    relay.publish(&[&after]).await;
+    assert_eq!(event_id(&client.receive().await), after.id.to_hex());
+}
+
+#[tokio::test]
+async fn close_ends_a_subscription_and_counters_return_to_zero() {
+    let relay = Relay::start().await;
+    let keys = Keys::generate();
+    let mut client = relay.client().await;
+    client
+        .read(
+            "gone",
+            &[json!({"kinds": [1]}), json!({"ids": ["11".repeat(32)]})],
+        )
+        .await
+        .expect("EOSE");
+    client
+        .read("kept", &[json!({"authors": [keys.public_key().to_hex()]})])
+        .await
+        .expect("EOSE");
+    client.send(json!(["CLOSE", "gone"])).await;
+    relay
+        .until("one is closed", |services| {
+            services.metrics.subscriptions.get() == 1
+        })
+        .await;
+    let note = event(&keys, 1, "hello", &[]);
+    relay.publish(&[&note]).await;
+    let received = client.receive().await;
+    assert_eq!(
+        (&received[1], event_id(&received)),
+        (&json!("kept"), note.id.to_hex())
+    );
+    client.check_alive().await;
+    drop(client);
+    relay
+        .until("nothing is left", |services| {
+            let metrics = &services.metrics;
+            metrics.subscriptions.get() == 0
+                && metrics.filters.get() == 0
+                && metrics.connections.get() == 0
+                && metrics.out_queue_bytes.get() == 0
+                && services.live.index_entries() == 0
+        })
+        .await;
+}
+
+#[tokio::test]
+async fn a_req_with_a_known_id_replaces_the_subscription() {
+    let relay = Relay::start_with(
+        |config| config.limits.max_subscriptions = 1,
+        Default::default(),
+    )
+    .await;
+    let (old, new) = (Keys::generate(), Keys::generate());
+    let mut client = relay.client().await;
+    client
+        .read("s", &[json!({"authors": [old.public_key().to_hex()]})])
+        .await
+        .expect("EOSE");
+    client
+        .read("s", &[json!({"authors": [new.public_key().to_hex()]})])
+        .await
+        .expect("the only one is replaced");
+    let (unseen, seen) = (event(&old, 1, "old", &[]), event(&new, 1, "new", &[]));
+    relay.publish(&[&unseen, &seen]).await;
+    assert_eq!(event_id(&client.receive().await), seen.id.to_hex());
+}
+
+#[tokio::test]
+async fn nothing_is_doubled_or_missed_between_stored_and_live() {
+    const EVENTS: usize = 120;
+    let relay = Relay::start_with(
+        |config| {
+            config.limits.events_burst_per_connection = 1000;
+            config.limits.reqs_burst_per_connection = 1000;
+        },
+        Default::default(),
+    )
+    .await;
+    let keys = Keys::generate();
+    let notes: Vec<_> = (0..EVENTS)
+        .map(|n| event(&keys, 1, &n.to_string(), &[]))
+        .collect();
+    let mut writer = relay.client().await;
+    let publishing = tokio::spawn({
+        let notes = notes.clone();
+        async move {
+            for note in &notes {
+                writer.publish(note).await;
+            }
+        }
+    });
+    // Subscriptions open all the while; each must see every event exactly once in the end.
+    let mut readers = Vec::new();
+    while !publishing.is_finished() && readers.len() < 30 {
+        let mut client = relay.client().await;
+        client.send(json!(["REQ", "s", {"kinds": [1]}])).await;
+        readers.push(client);
+    }
+    publishing.await.expect("all are published");
+    let last = event(&keys, 1, "last", &[]);
+    relay.publish(&[&last]).await;
+    for mut client in readers {
+        let mut seen = HashSet::new();
+        loop {
+            let frame = client.receive().await;
+            if frame[0] == "EVENT" {
+                let id = event_id(&frame);
+                let is_last = id == last.id.to_hex();
+                assert!(seen.insert(id), "doubled: {frame}");
+                if is_last {
+                    break;
+                }
+            }
+        }
+        assert_eq!(seen.len(), EVENTS + 1);
+    }
+}
+
+#[tokio::test]
+async fn a_read_is_refused_while_the_index_is_rebuilt() {
+    let relay = Relay::start().await;
+    relay.services.readiness.set(
+        "EV_a_1_0",
+        crate::log::Waiting::Rebuilding {
+            stream: "EV_a_1_0".to_owned(),
+            applied: 1,
+            head: 9,
+        },
+    );
+    let mut client = relay.client().await;
+    let refused = client
+        .read("s", &[json!({})])
+        .await
+        .expect_err("no EOSE over half an index");
+    assert!(refused.starts_with("error: "), "{refused}");
+    relay.services.readiness.clear("EV_a_1_0");
+    client.check_alive().await;
+}
