@@ -227,7 +227,6 @@ fn on_upgrade(shared: &Shared, peer: &Peer, upgrade: WebSocketUpgrade) -> Respon
             .metrics
             .connection_age
             .observe(started.elapsed().as_secs_f64());
-        services.metrics.on_close(reason);
         if reason == Close::slow_reader {
             tracing::info!("closed a connection that read too slowly");
         }

@@ -223,6 +223,12 @@ pub struct Metrics {
     pub bad_messages: Counter,
     /// Live events left out because this subscription already had them.
     pub live_repeats: Counter,
+    labelled: Labelled,
+    stages: Family<StageLabels, Histogram, fn() -> Histogram>,
+}
+
+/// The counters with a closed label.
+struct Labelled {
     handshakes: Counters<HandshakeLabels>,
     closes: Counters<CloseLabels>,
     auth: Counters<AuthLabels>,
@@ -232,50 +238,11 @@ pub struct Metrics {
     live_offered: Counters<SourceLabels>,
     live_sent: Counters<SourceLabels>,
     sends: Counters<SliLabels>,
-    stages: Family<StageLabels, Histogram, fn() -> Histogram>,
 }
 
-impl fmt::Debug for Metrics {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Metrics").finish_non_exhaustive()
-    }
-}
-
-impl Default for Metrics {
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
-impl Metrics {
-    /// A registry with every metric of the client side in it.
-    pub fn new() -> Self {
-        let mut registry = Registry::with_prefix("nj");
-        let build = Info::new(vec![("version", env!("CARGO_PKG_VERSION"))]);
-        registry.register("build", "Version of this relay", build);
-        let r = &mut registry;
-        let mut metrics = Self {
-            connections: gauge(r, "ws_connections", "Open WebSocket connections"),
-            out_queue_bytes: gauge(r, "ws_out_queue_bytes", "Bytes waiting in all out-queues"),
-            subscriptions: gauge(r, "subscriptions", "Open subscriptions"),
-            filters: gauge(r, "filters", "Filters of the open subscriptions"),
-            in_flight_publish_bytes: gauge(
-                r,
-                "in_flight_publish_bytes",
-                "Bytes of events not yet answered",
-            ),
-            connection_age: connection_age(r),
-            ok_seconds: seconds(r, "ok_seconds", "From an EVENT's arrival to its OK"),
-            eose_seconds: seconds(r, "req_eose_seconds", "From a REQ's arrival to its EOSE"),
-            stored_sent: counter(r, "stored_events_sent", "Events sent from the index"),
-            bytes_in: counter(r, "ws_in_bytes", "Bytes of messages from clients"),
-            bytes_out: counter(r, "ws_out_bytes", "Bytes of messages to clients"),
-            bad_messages: counter(r, "bad_messages", "Messages that were no valid request"),
-            live_repeats: counter(
-                r,
-                "live_repeats",
-                "Live events left out because the subscription had them",
-            ),
+impl Labelled {
+    fn register(r: &mut Registry) -> Self {
+        Self {
             handshakes: counters!(
                 r,
                 "ws_handshakes",
@@ -348,6 +315,52 @@ impl Metrics {
                 result,
                 Sli
             ),
+        }
+    }
+}
+
+impl fmt::Debug for Metrics {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Metrics").finish_non_exhaustive()
+    }
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Metrics {
+    /// A registry with every metric of the client side in it.
+    pub fn new() -> Self {
+        let mut registry = Registry::with_prefix("nj");
+        let build = Info::new(vec![("version", env!("CARGO_PKG_VERSION"))]);
+        registry.register("build", "Version of this relay", build);
+        let r = &mut registry;
+        let mut metrics = Self {
+            connections: gauge(r, "ws_connections", "Open WebSocket connections"),
+            out_queue_bytes: gauge(r, "ws_out_queue_bytes", "Bytes waiting in all out-queues"),
+            subscriptions: gauge(r, "subscriptions", "Open subscriptions"),
+            filters: gauge(r, "filters", "Filters of the open subscriptions"),
+            in_flight_publish_bytes: gauge(
+                r,
+                "in_flight_publish_bytes",
+                "Bytes of events not yet answered",
+            ),
+            connection_age: connection_age(r),
+            ok_seconds: seconds(r, "ok_seconds", "From an EVENT's arrival to its OK"),
+            eose_seconds: seconds(r, "req_eose_seconds", "From a REQ's arrival to its EOSE"),
+            stored_sent: counter(r, "stored_events_sent", "Events sent from the index"),
+            bytes_in: counter(r, "ws_in_bytes", "Bytes of messages from clients"),
+            bytes_out: counter(r, "ws_out_bytes", "Bytes of messages to clients"),
+            bad_messages: counter(r, "bad_messages", "Messages that were no valid request"),
+            live_repeats: counter(
+                r,
+                "live_repeats",
+                "Live events left out because the subscription had them",
+            ),
+            labelled: Labelled::register(r),
             stages: stages(r),
             registry: Mutex::new(Registry::default()),
         };
@@ -384,43 +397,75 @@ impl Metrics {
 
     /// Counts the end of a connection.
     pub fn on_close(&self, reason: Close) {
-        self.closes.0.get_or_create(&CloseLabels { reason }).inc();
+        self.labelled
+            .closes
+            .0
+            .get_or_create(&CloseLabels { reason })
+            .inc();
     }
 
     /// Connections closed so far for `reason`.
     pub fn closes(&self, reason: Close) -> u64 {
-        self.closes.0.get_or_create(&CloseLabels { reason }).get()
+        self.labelled
+            .closes
+            .0
+            .get_or_create(&CloseLabels { reason })
+            .get()
     }
 
     /// Counts a step of authentication.
     pub fn on_auth(&self, step: AuthStep) {
-        self.auth.0.get_or_create(&AuthLabels { step }).inc();
+        self.labelled
+            .auth
+            .0
+            .get_or_create(&AuthLabels { step })
+            .inc();
     }
 
     /// Counts the answer to an EVENT. Only the relay's own failures count against the service level.
     pub fn on_event(&self, result: EventResult) {
-        self.events.0.get_or_create(&EventLabels { result }).inc();
+        self.labelled
+            .events
+            .0
+            .get_or_create(&EventLabels { result })
+            .inc();
         let sli = if result == EventResult::error {
             Sli::bad
         } else {
             Sli::good
         };
-        self.sends.0.get_or_create(&SliLabels { result: sli }).inc();
+        self.labelled
+            .sends
+            .0
+            .get_or_create(&SliLabels { result: sli })
+            .inc();
     }
 
     /// Counts a refusal by rate or amount.
     pub fn on_limit(&self, rule: LimitRule) {
-        self.limits.0.get_or_create(&LimitLabels { rule }).inc();
+        self.labelled
+            .limits
+            .0
+            .get_or_create(&LimitLabels { rule })
+            .inc();
     }
 
     /// Counts a private read that was refused or left out.
     pub fn on_read_refused(&self, door: Door) {
-        self.doors.0.get_or_create(&DoorLabels { door }).inc();
+        self.labelled
+            .doors
+            .0
+            .get_or_create(&DoorLabels { door })
+            .inc();
     }
 
     /// Private reads refused or left out so far at `door`.
     pub fn reads_refused(&self, door: Door) -> u64 {
-        self.doors.0.get_or_create(&DoorLabels { door }).get()
+        self.labelled
+            .doors
+            .0
+            .get_or_create(&DoorLabels { door })
+            .get()
     }
 
     /// Counts an event offered to the live subscriptions and how many it was sent to.

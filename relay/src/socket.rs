@@ -22,8 +22,14 @@ const READ_BUFFER: usize = 4 * 1024;
 const WRITE_BATCH: usize = 64 * 1024;
 /// A message up to this many times the stated limit is read and refused with a NOTICE; a longer one ends the connection.
 const OVERSIZED_READ: usize = 2;
-/// How long a closing connection stays open after its close frame, so that the peer can read it.
+/// How long a closing connection waits for the peer to take the close frame and answer it.
+const GOODBYE: Duration = Duration::from_secs(2);
+/// The same for a slow reader, which first has to take what was being written.
+const GOODBYE_SLOW: Duration = Duration::from_secs(5);
+/// How long a connection stays open after the close frame when its input cannot be read any more.
 const LINGER: Duration = Duration::from_millis(500);
+/// A drain is spread over this time for each open connection, so that few do not wait for nothing.
+const DRAIN_PER_CONNECTION: Duration = Duration::from_millis(2);
 /// Publishes under way get this long when the relay drains.
 const DRAIN_PUBLISHES: Duration = Duration::from_secs(3);
 
@@ -91,7 +97,7 @@ pub async fn run(socket: WebSocket, connection: Connection, metrics: &Metrics) -
             };
             let reason = tokio::select! {
                 reason = reading.read(&mut stream, &mut session) => reason,
-                () = drained(&drain, drain_over) => Close::drain,
+                () = drained(&drain, drain_over, metrics) => Close::drain,
             };
             if reason == Close::drain {
                 session.drain(DRAIN_PUBLISHES).await;
@@ -108,17 +114,29 @@ pub async fn run(socket: WebSocket, connection: Connection, metrics: &Metrics) -
         }
     };
     drop(session);
+    metrics.on_close(reason);
     if let Some(frame) = close_frame(reason) {
-        let _ = tokio::time::timeout(LINGER, say_goodbye(&mut sink, &mut stream, frame)).await;
+        let within = if reason == Close::slow_reader {
+            GOODBYE_SLOW
+        } else {
+            GOODBYE
+        };
+        let _ = tokio::time::timeout(within, say_goodbye(&mut sink, &mut stream, frame)).await;
+        if matches!(reason, Close::too_large | Close::protocol) {
+            // The stream gives nothing more, so the peer's answer cannot be waited for.
+            tokio::time::sleep(LINGER).await;
+        }
     }
     reason
 }
 
 /// Resolves some time after the drain began, another time for each connection: clients must not come back all at once.
-async fn drained(drain: &CancellationToken, over: Duration) {
+async fn drained(drain: &CancellationToken, over: Duration, metrics: &Metrics) {
     drain.cancelled().await;
+    let open = u32::try_from(metrics.connections.get()).unwrap_or(0);
+    let spread = over.min(DRAIN_PER_CONNECTION.saturating_mul(open));
     let share = rand::rng().random_range(0.0..1.0);
-    tokio::time::sleep(over.mul_f64(share)).await;
+    tokio::time::sleep(spread.mul_f64(share)).await;
 }
 
 struct Reading<'a> {
@@ -262,6 +280,4 @@ async fn say_goodbye(
         return;
     }
     while let Some(Ok(_)) = stream.next().await {}
-    // After a broken frame the stream ends at once; the peer still needs a moment to read.
-    tokio::time::sleep(LINGER).await;
 }

@@ -27,7 +27,7 @@ use crate::index::Index;
 use crate::live::{Live, OpenSubscription, SharedReaders};
 use crate::log::{PublishContext, PublishError, Published, Readiness};
 use crate::message::{self, ClientMessage, MessageError, MessageLimits};
-use crate::metrics::{AuthStep, Metrics};
+use crate::metrics::{AuthStep, LimitRule, Metrics};
 use crate::visibility::Readers;
 use outbox::Outbox;
 use req::ReadPool;
@@ -240,10 +240,8 @@ impl Session {
 
     /// Cheap messages cost the relay too: whoever sends many is read more slowly.
     async fn pause(&self) {
-        if let Some(wait) = self.admission.rates.pause_after_other() {
-            self.services
-                .admission
-                .on_limit(crate::metrics::LimitRule::bad_messages);
+        while let Some(wait) = self.admission.rates.pause_after_other() {
+            self.services.admission.on_limit(LimitRule::bad_messages);
             tokio::time::sleep(wait).await;
         }
     }

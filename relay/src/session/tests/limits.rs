@@ -230,11 +230,6 @@ async fn a_slow_reader_is_closed_with_a_reason_and_costs_only_itself() {
         assert_eq!(fast.receive().await[0], "EVENT");
     }
     fast.check_alive().await;
-    relay
-        .until("its memory is given back", |services| {
-            services.metrics.out_queue_bytes.get() == 0
-        })
-        .await;
     let closed = loop {
         match slow.receive_message().await {
             Message::Text(_) => {}
@@ -245,6 +240,11 @@ async fn a_slow_reader_is_closed_with_a_reason_and_costs_only_itself() {
         Message::Close(Some(frame)) => assert!(frame.reason.starts_with("slow reader"), "{frame}"),
         other => panic!("{other:?}"),
     }
+    relay
+        .until("its memory is given back", |services| {
+            services.metrics.out_queue_bytes.get() == 0
+        })
+        .await;
 }
 
 /// A stored read is paced by the reader: it ends nobody's connection.
