@@ -389,7 +389,8 @@ impl Metrics {
 
     /// Counts a handshake.
     pub fn on_handshake(&self, result: Handshake) {
-        self.handshakes
+        self.labelled
+            .handshakes
             .0
             .get_or_create(&HandshakeLabels { result })
             .inc();
@@ -470,11 +471,13 @@ impl Metrics {
 
     /// Counts an event offered to the live subscriptions and how many it was sent to.
     pub fn on_live(&self, source: LiveSource, sent: u64) {
-        self.live_offered
+        self.labelled
+            .live_offered
             .0
             .get_or_create(&SourceLabels { source })
             .inc();
-        self.live_sent
+        self.labelled
+            .live_sent
             .0
             .get_or_create(&SourceLabels { source })
             .inc_by(sent);
