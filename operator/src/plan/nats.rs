@@ -279,18 +279,8 @@ fn accounts(conf: &mut Conf, accounts: &[(&str, bool, Vec<User<'_>>)]) {
             conf.list("allowed_connection_types", &[(*connection).to_owned()]);
             if let Some(permissions) = permissions {
                 conf.open("permissions");
-                rule(
-                    conf,
-                    "publish",
-                    &permissions.publish,
-                    &permissions.deny_publish,
-                );
-                rule(
-                    conf,
-                    "subscribe",
-                    &permissions.subscribe,
-                    &permissions.deny_subscribe,
-                );
+                rule(conf, "publish", &permissions.publish);
+                rule(conf, "subscribe", &permissions.subscribe);
                 conf.close();
             }
             conf.close();
@@ -301,12 +291,9 @@ fn accounts(conf: &mut Conf, accounts: &[(&str, bool, Vec<User<'_>>)]) {
     conf.close();
 }
 
-fn rule(conf: &mut Conf, key: &str, allow: &[String], deny: &[String]) {
+fn rule(conf: &mut Conf, key: &str, allow: &[String]) {
     conf.open(key);
     conf.list("allow", allow);
-    if !deny.is_empty() {
-        conf.list("deny", deny);
-    }
     conf.close();
 }
 

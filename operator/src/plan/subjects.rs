@@ -6,12 +6,10 @@
 use nightjar_envelope::{Class, MESSAGE_SHARDS, RegionName, STATE_SHARDS, StreamName};
 
 /// What one NATS user may publish and subscribe to; everything else is refused.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Permissions {
     pub(super) publish: Vec<String>,
-    pub(super) deny_publish: Vec<String>,
     pub(super) subscribe: Vec<String>,
-    pub(super) deny_subscribe: Vec<String>,
 }
 
 /// Verbs of the consumer API (nats-server 2.15) that no other region has a use for: a mirror only creates its consumer.
@@ -21,7 +19,9 @@ const FOREIGN_CONSUMER_VERBS: [&str; 11] = [
 ];
 
 /// Parts of the JetStream API that administer: never for another region.
-const ADMIN_PARTS: [&str; 5] = ["STREAM", "DIRECT", "META", "SERVER", "ACCOUNT"];
+const ADMIN_PARTS: [&str; 7] = [
+    "STREAM", "DIRECT", "META", "SERVER", "ACCOUNT", "$KV", "$OBJ",
+];
 
 /// Core subjects of a mirror at work: replies to its consumer requests, delivery, flow control.
 const MIRROR_SUBJECTS: [&str; 3] = ["$JSC.R.>", "$JS.M.>", "$JS.FC.>"];
@@ -60,7 +60,6 @@ pub(super) fn relay(region: &RegionName, all: &[(RegionName, u32)]) -> Permissio
     Permissions {
         publish,
         subscribe: texts(["rp.>", "eph.>", "_INBOX.>"]),
-        ..Permissions::default()
     }
 }
 
@@ -70,42 +69,46 @@ pub(super) fn admin() -> Permissions {
         publish: texts(["$JS.API.>", "$JS.*.API.INFO"]),
         // Another region's answer comes back under the prefix that mirrors use.
         subscribe: texts(["_INBOX.>", "$JS.EVENT.>", "$JSC.R.>"]),
-        ..Permissions::default()
     }
 }
 
 /// The user `leaf` on a hub, seen from the region's JetStream servers: what they may send out, and what they may be sent.
+///
+/// Only allowed subjects, no denied ones: nats-server 2.15 also applies a leaf's denied imports to what it sends out when the
+/// other side subscribed to a wildcard, so that denying `rp.a.>` as an import would keep region a's own hints at home.
 pub(super) fn leaf(region: &RegionName, all: &[(RegionName, u32)]) -> Permissions {
-    let others = all
-        .iter()
-        .map(|(other, _)| other)
-        .filter(|other| *other != region);
-    let crossing = ["rp.>", "eph.>"].into_iter().chain(MIRROR_SUBJECTS);
-    let mut publish = texts(crossing.clone());
-    publish.extend(texts(["$JS.*.API.CONSUMER.>", "$JS.*.API.INFO"]));
-    let mut subscribe = texts(crossing);
-    subscribe.push(format!("$JS.{region}.API.CONSUMER.>"));
-    subscribe.push(format!("$JS.{region}.API.INFO"));
-    // Hints and ephemeral events in another region's name are that region's to send.
-    let mut deny_publish: Vec<String> = others.flat_map(own_live).collect();
-    deny_publish.extend(FOREIGN_CONSUMER_VERBS.map(|verb| format!("$JS.*.API.CONSUMER.{verb}.>")));
-    Permissions {
-        publish,
-        deny_publish,
-        subscribe,
-        deny_subscribe: foreign_denied(region),
+    let mut publish = texts(MIRROR_SUBJECTS);
+    let mut subscribe = texts(MIRROR_SUBJECTS);
+    for (of, generation) in all {
+        let (live, calls) = if of == region {
+            (&mut publish, &mut subscribe)
+        } else {
+            (&mut subscribe, &mut publish)
+        };
+        // Hints and ephemeral events in a region's name are that region's to send.
+        live.extend([
+            format!("rp.{of}.>"),
+            format!("{}.{of}.>", Class::Ephemeral.subject_prefix()),
+        ]);
+        // Whether the other JetStream answers at all: it tells a stalled mirror from a cut link.
+        calls.push(format!("$JS.{of}.API.INFO"));
+        for stream in own_streams(of, *generation) {
+            let create = format!("$JS.{of}.API.CONSUMER.CREATE.{stream}");
+            calls.extend([format!("{create}.>"), create]);
+        }
     }
+    Permissions { publish, subscribe }
 }
 
 /// What a region's JetStream servers refuse from their hub, whatever the hub allows.
 pub(super) fn deny_imports(region: &RegionName) -> Vec<String> {
-    let mut deny: Vec<String> = ADMIN_PARTS
-        .iter()
-        .map(|part| format!("$JS.{region}.API.{part}.>"))
-        .collect();
-    deny.push(format!("$JS.{region}.API.$KV.>"));
-    deny.push(format!("$JS.{region}.API.$OBJ.>"));
-    deny.extend(foreign_denied(region));
+    let api = |part: &str| format!("$JS.{region}.API.{part}.>");
+    let mut deny: Vec<String> = ADMIN_PARTS.iter().map(|part| api(part)).collect();
+    deny.extend(
+        FOREIGN_CONSUMER_VERBS
+            .iter()
+            .map(|verb| api(&format!("CONSUMER.{verb}"))),
+    );
     deny.extend(
         [Class::Messages, Class::State]
             .map(|class| format!("{}.{region}.>", class.subject_prefix())),
@@ -118,27 +121,10 @@ pub(super) fn deny_exports() -> Vec<String> {
     texts(["ev.>", "st.>"])
 }
 
-fn foreign_denied(region: &RegionName) -> Vec<String> {
-    let mut deny: Vec<String> = FOREIGN_CONSUMER_VERBS
-        .iter()
-        .map(|verb| format!("$JS.{region}.API.CONSUMER.{verb}.>"))
-        .collect();
-    deny.extend(own_live(region));
-    deny
-}
-
 fn own_writes(region: &RegionName) -> Vec<String> {
     [Class::Messages, Class::State, Class::Ephemeral]
         .map(|class| format!("{}.{region}.>", class.subject_prefix()))
         .into()
-}
-
-/// Live subjects that only this region may send: hints of its streams, and its ephemeral events.
-fn own_live(region: &RegionName) -> [String; 2] {
-    [
-        format!("rp.{region}.>"),
-        format!("{}.{region}.>", Class::Ephemeral.subject_prefix()),
-    ]
 }
 
 fn texts<'a>(subjects: impl IntoIterator<Item = &'a str>) -> Vec<String> {
