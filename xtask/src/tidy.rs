@@ -142,7 +142,7 @@ fn check_hosts(text: &str, complain: &mut impl FnMut(String)) {
 
 /// Loopback, the names that RFC 2606 and RFC 6761 reserve, the addresses that RFC 5737 reserves, and names inside a cluster.
 fn is_harmless_host(host: &str) -> bool {
-    let host = host.trim_end_matches('.');
+    let host = host.trim_end_matches('.').to_ascii_lowercase();
     let reserved = [
         "localhost",
         "example",

@@ -186,7 +186,7 @@ mod tests {
             assert_eq!(host_of(url).as_deref(), host, "{url}");
         }
         assert_ne!(
-            host_of("wss://relay.example.com.evil.net"),
+            host_of("wss://relay.example.com.evil.test"),
             host_of("wss://relay.example.com")
         );
     }
