@@ -54,7 +54,8 @@ impl Rebuild {
                 done: false,
             }),
         };
-        for stream in rebuild.lock().streams.clone() {
+        let behind = rebuild.lock().streams.clone();
+        for stream in behind {
             rebuild.on_unseen(&stream, "not looked at yet");
         }
         Ok(rebuild)

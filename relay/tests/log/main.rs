@@ -1,0 +1,9 @@
+//! The relay's binary against a real nats-server: what is acknowledged stays, what is damaged is told, nothing is repeated.
+
+mod client;
+mod faults;
+mod keys;
+mod nats;
+mod path;
+mod relay;
+mod wait;
