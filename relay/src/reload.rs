@@ -7,7 +7,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use nightjar_config::{ConfigError, RelayConfig};
 use thiserror::Error;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::Signal;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -47,20 +47,15 @@ pub fn load(path: &Path) -> Result<RelayConfig, LoadError> {
     })
 }
 
-/// Keeps `config` like the file until stopped. `reloads` grows with each change that took effect.
+/// Keeps `config` like the file until stopped. `reloads` grows with each change that took effect. `hangups` are caught from
+/// the first moment of the process, because uncaught they end it.
 pub async fn watch(
     path: PathBuf,
     config: Arc<ArcSwap<RelayConfig>>,
     reloads: watch::Sender<u64>,
+    mut hangups: Signal,
     stop: CancellationToken,
 ) {
-    let mut hangups = match signal(SignalKind::hangup()) {
-        Ok(hangups) => hangups,
-        Err(error) => {
-            tracing::warn!(%error, "SIGHUP does not reload the configuration");
-            return;
-        }
-    };
     let mut ticks = tokio::time::interval(POLL);
     let mut seen = stamp(&path);
     loop {

@@ -14,8 +14,9 @@ use futures_util::future::BoxFuture;
 use nightjar_config::RelayConfig;
 use thiserror::Error;
 use tokio::net::TcpListener;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
+use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 use crate::admission::{Admission, VerifierOptions};
@@ -33,9 +34,9 @@ use crate::socket::Timings;
 use crate::{admin, reload};
 
 /// From the signal to the end of the process at most this.
-const STOP_WITHIN: Duration = Duration::from_secs(8);
-/// Of which the log side and the index may take this.
-const LOG_WITHIN: Duration = Duration::from_millis(1_500);
+const STOP_WITHIN: Duration = Duration::from_millis(7_700);
+/// Of which this is kept for the log side and the index.
+const LOG_WITHIN: Duration = Duration::from_millis(1_200);
 
 /// Why the relay did not start, or ended by itself.
 #[derive(Debug, Error)]
@@ -91,7 +92,8 @@ impl Publish for Publisher {
 /// Runs a relay until SIGTERM or SIGINT.
 pub async fn run(path: PathBuf, config: RelayConfig) -> Result<(), ServerError> {
     let mut signals = Signals::new()?;
-    let server = Server::start(path, config).await?;
+    let hangups = caught(SignalKind::hangup())?;
+    let server = Server::start(path, config, hangups).await?;
     let name = signals.next().await;
     tracing::info!(signal = name, "stopping");
     server.stop().await;
@@ -100,21 +102,15 @@ pub async fn run(path: PathBuf, config: RelayConfig) -> Result<(), ServerError> 
 }
 
 struct Signals {
-    terminate: tokio::signal::unix::Signal,
-    interrupt: tokio::signal::unix::Signal,
+    terminate: Signal,
+    interrupt: Signal,
 }
 
 impl Signals {
     fn new() -> Result<Self, ServerError> {
-        let listen = |kind| {
-            signal(kind).map_err(|source| ServerError::System {
-                what: "signals",
-                source,
-            })
-        };
         Ok(Self {
-            terminate: listen(SignalKind::terminate())?,
-            interrupt: listen(SignalKind::interrupt())?,
+            terminate: caught(SignalKind::terminate())?,
+            interrupt: caught(SignalKind::interrupt())?,
         })
     }
 
@@ -124,6 +120,13 @@ impl Signals {
             _ = self.interrupt.recv() => "SIGINT",
         }
     }
+}
+
+fn caught(kind: SignalKind) -> Result<Signal, ServerError> {
+    signal(kind).map_err(|source| ServerError::System {
+        what: "signals",
+        source,
+    })
 }
 
 /// A running relay.
@@ -137,7 +140,11 @@ struct Server {
 }
 
 impl Server {
-    async fn start(path: PathBuf, config: RelayConfig) -> Result<Self, ServerError> {
+    async fn start(
+        path: PathBuf,
+        config: RelayConfig,
+        hangups: Signal,
+    ) -> Result<Self, ServerError> {
         let config = Arc::new(ArcSwap::from_pointee(config));
         let settings = config.load_full();
         let readiness = Readiness::starting();
@@ -188,6 +195,7 @@ impl Server {
             path,
             Arc::clone(&config),
             reloaded,
+            hangups,
             stop.clone(),
         ));
         tokio::spawn(follow_reloads(config, admission, reloads));
@@ -209,17 +217,17 @@ impl Server {
     }
 
     async fn stop(self) {
+        let deadline = Instant::now() + STOP_WITHIN;
         self.readiness.set("drain", Waiting::Draining);
-        let sessions = tokio::time::timeout(STOP_WITHIN - LOG_WITHIN, self.public.drain());
-        match sessions.await {
+        match timeout_at(deadline - LOG_WITHIN, self.public.drain()).await {
             Ok(0) => {}
             Ok(open) => tracing::warn!(open, "connections did not close in time"),
             Err(_) => tracing::warn!("connections did not close in time"),
         }
-        self.log.stop(LOG_WITHIN * 2 / 3).await;
+        self.log.stop(LOG_WITHIN / 2).await;
         let index = self.index;
         let closed = tokio::task::spawn_blocking(move || index.close());
-        match tokio::time::timeout(LOG_WITHIN / 3, closed).await {
+        match timeout_at(deadline, closed).await {
             Ok(Ok(Ok(()))) => {}
             Ok(Ok(Err(error))) => tracing::warn!(%error, "the index was not closed"),
             _ => tracing::warn!("the index was not closed in time; after a reboot it is rebuilt"),

@@ -142,9 +142,10 @@ impl Publisher {
     pub(crate) fn new(parts: PublisherParts) -> Self {
         // A limit below one event would refuse everything.
         let configured = parts.config.load().limits.in_flight_publish_bytes_per_relay;
-        let in_flight_limit = usize::try_from(configured)
-            .unwrap_or(usize::MAX)
-            .clamp(nightjar_envelope::MAX_ENVELOPE_BYTES, u32::MAX as usize);
+        let in_flight_limit = configured.clamp(
+            nightjar_envelope::MAX_ENVELOPE_BYTES,
+            Semaphore::MAX_PERMITS,
+        );
         Self {
             inner: Arc::new(Inner {
                 in_flight: Arc::new(Semaphore::new(in_flight_limit)),

@@ -1,7 +1,7 @@
 //! The tail of one stream: pull, open, apply in sequence order, move the position. One task for each stream.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use async_nats::jetstream::ErrorCode;
@@ -31,6 +31,8 @@ const INLINE: usize = 8;
 const RETRY_FIRST: Duration = Duration::from_millis(50);
 /// ... this.
 const RETRY_MOST: Duration = Duration::from_secs(2);
+/// A consumer that lived so long has worked, also without entries.
+const WORKED: Duration = Duration::from_secs(5);
 /// A stream that does not exist is looked for this often.
 const LOOK_FOR: Duration = Duration::from_millis(500);
 /// Pause before a write that the index refused is tried again.
@@ -108,15 +110,12 @@ impl Tail {
             .metrics
             .set_position(&self.stream.to_string(), self.position);
         while !stop.is_cancelled() {
-            let before = self.position;
+            let (before, began) = (self.position, Instant::now());
             let Some(pause) = stop.run_until_cancelled(self.follow()).await else {
                 break;
             };
-            failures = if self.position > before {
-                0
-            } else {
-                failures + 1
-            };
+            let worked = self.position > before || began.elapsed() > WORKED;
+            failures = if worked { 0 } else { failures + 1 };
             stop.run_until_cancelled(self.on_pause(pause, failures))
                 .await;
         }

@@ -43,11 +43,16 @@ pub(crate) fn write(path: &Path, content: &str) {
     std::fs::rename(&new, path).expect("replaced");
 }
 
-/// An envelope for `subject`.
+/// An envelope for `subject`, admitted now.
 pub(crate) fn seal(keyring: &Keyring, subject: &str, event_json: &str) -> Vec<u8> {
+    seal_at(keyring, subject, event_json, crate::client::now())
+}
+
+/// An envelope that was admitted at this Unix time in seconds.
+pub(crate) fn seal_at(keyring: &Keyring, subject: &str, event_json: &str, at: u64) -> Vec<u8> {
     let route = Route::from_subject(subject).expect("a route");
     let body = Body {
-        admitted_ms: 1_000 * crate::client::now(),
+        admitted_ms: 1_000 * at,
         trace: None,
         event_json: event_json.as_bytes(),
     };

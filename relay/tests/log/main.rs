@@ -6,4 +6,5 @@ mod keys;
 mod nats;
 mod path;
 mod relay;
+mod upkeep;
 mod wait;

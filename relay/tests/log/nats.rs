@@ -24,12 +24,10 @@ pub(crate) fn program() -> Option<PathBuf> {
     program
 }
 
-/// The streams of region `a`, generation 1.
-pub(crate) fn streams() -> Vec<String> {
-    let messages = (0..4).map(|shard| format!("EV_a_1_{shard}"));
-    messages
-        .chain((0..2).map(|shard| format!("ST_a_1_{shard}")))
-        .collect()
+fn streams(region: &str) -> Vec<String> {
+    let messages = (0..4).map(|shard| format!("EV_{region}_1_{shard}"));
+    let state = (0..2).map(|shard| format!("ST_{region}_1_{shard}"));
+    messages.chain(state).collect()
 }
 
 /// A server whose process may die and come back; its data and its port stay.
@@ -55,7 +53,7 @@ impl Nats {
              jetstream {{ store_dir: \"{}\", domain: a, max_mem: 64M, max_file: 1G }}\n\
              accounts {{ SYS {{}}, RELAY {{ jetstream: enabled, users: [\n\
                {{ nkey: {}, permissions {{ publish: [\"ev.a.>\", \"st.a.>\", \"eph.a.>\", \"$JS.API.STREAM.INFO.*\",\n\
-                  \"$JS.API.CONSUMER.CREATE.>\", \"$JS.API.CONSUMER.MSG.NEXT.>\", \"$JS.API.STREAM.MSG.DELETE.ST_a_1_*\"],\n\
+                  \"$JS.API.CONSUMER.CREATE.>\", \"$JS.API.CONSUMER.MSG.NEXT.>\", \"$JS.API.STREAM.MSG.DELETE.ST_a_1_0\", \"$JS.API.STREAM.MSG.DELETE.ST_a_1_1\"],\n\
                   subscribe: [\"rp.>\", \"eph.>\", \"_INBOX.>\"] }} }},\n\
                {{ nkey: {} }} ] }} }}\nsystem_account: SYS\n",
             dir.join("nats").display(),
@@ -72,7 +70,7 @@ impl Nats {
             admin_seed: admin.seed().expect("a seed"),
         };
         nats.spawn().await;
-        nats.make_streams().await;
+        nats.make_streams("a").await;
         Some(nats)
     }
 
@@ -116,9 +114,10 @@ impl Nats {
         .await
     }
 
-    async fn make_streams(&self) {
+    /// Makes the streams of a region, generation 1.
+    pub(crate) async fn make_streams(&self, region: &str) {
         let jetstream = async_nats::jetstream::new(self.admin().await);
-        for name in streams() {
+        for name in streams(region) {
             let tail = name.split_once('_').expect("a class").1.replace('_', ".");
             let class = if name.starts_with("EV") { "ev" } else { "st" };
             let (region, rest) = tail.split_once('.').expect("a region");

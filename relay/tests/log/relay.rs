@@ -111,11 +111,15 @@ impl Relay {
         self.child = Some(child);
     }
 
+    pub(crate) fn signal(&self, signal: Signal) {
+        let child = self.child.as_ref().expect("a process");
+        kill_process(Pid::from_child(child), signal).expect("signalled");
+    }
+
     /// SIGTERM, and the end; answers the exit code.
     pub(crate) fn stop(&mut self) -> Option<i32> {
+        self.signal(Signal::TERM);
         let mut child = self.child.take()?;
-        let pid = Pid::from_child(&child);
-        kill_process(pid, Signal::TERM).expect("signalled");
         child.wait().expect("its end").code()
     }
 
