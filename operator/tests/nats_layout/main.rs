@@ -405,7 +405,7 @@ async fn no_listener_takes_a_stranger_or_another_region() {
                     .into_iter()
                     .filter(|shown| shown.as_ref() != Some(&own))
                 {
-                    let refused = tls::greet(&fleet, listener.listen, &own, shown.as_ref());
+                    let refused = tls::greet(&fleet, listener, &own, shown.as_ref());
                     assert!(
                         refused.is_err(),
                         "{} {:?} took a peer with {shown:?}",
@@ -413,7 +413,7 @@ async fn no_listener_takes_a_stranger_or_another_region() {
                         listener.port
                     );
                 }
-                let taken = tls::greet(&fleet, listener.listen, &own, Some(&own));
+                let taken = tls::greet(&fleet, listener, &own, Some(&own));
                 assert!(
                     taken.is_ok(),
                     "{} {:?} refused its own authority: {taken:?}",

@@ -1,11 +1,11 @@
 //! A peer that says hello to a NATS listener with a certificate of its choice.
 
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::TcpStream;
 use std::sync::Arc;
 use std::time::Duration;
 
-use nightjar_operator::plan::Issuer;
+use nightjar_operator::plan::{Issuer, Listener, Port};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
@@ -16,7 +16,7 @@ use crate::fleet::Fleet;
 /// An answer beyond the handshake means that the certificate was taken.
 pub(crate) fn greet(
     fleet: &Fleet,
-    at: SocketAddr,
+    listener: &Listener,
     own: &Issuer,
     shown: Option<&Issuer>,
 ) -> Result<(), String> {
@@ -42,14 +42,15 @@ pub(crate) fn greet(
                 .unwrap()
         }
     };
-    let stream = TcpStream::connect(at).map_err(|error| error.to_string())?;
+    let stream = TcpStream::connect(listener.listen).map_err(|error| error.to_string())?;
     stream
         .set_read_timeout(Some(Duration::from_secs(10)))
         .unwrap();
-    if *own != Issuer::Gateways {
+    if listener.port == Port::Leaf {
         read_info(&stream);
     }
-    let connection = ClientConnection::new(Arc::new(config), ServerName::from(at.ip())).unwrap();
+    let connection =
+        ClientConnection::new(Arc::new(config), ServerName::from(listener.listen.ip())).unwrap();
     let mut tls = StreamOwned::new(connection, stream);
     tls.write_all(b"PING\r\n")
         .and_then(|()| tls.flush())
@@ -61,7 +62,7 @@ pub(crate) fn greet(
     }
 }
 
-/// Routes and leafs send INFO in the clear before both sides turn to TLS; gateways begin with TLS.
+/// Leaf listeners send INFO in the clear before both sides turn to TLS; routes and gateways begin with TLS.
 fn read_info(stream: &TcpStream) {
     let mut info = String::new();
     BufReader::with_capacity(1, stream)
