@@ -4,7 +4,7 @@ use std::future::Future;
 use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
@@ -16,6 +16,7 @@ use axum::extract::{ConnectInfo, State};
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::serve::{IncomingStream, Listener};
+use rustix::process::{Resource, getrlimit, setrlimit};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::Sleep;
@@ -30,6 +31,10 @@ use crate::socket::{self, Connection, Timings};
 
 /// A connection that has not become a WebSocket by then is closed.
 const UPGRADE_WITHIN: Duration = Duration::from_secs(20);
+/// TCP connections beyond `max_connections`: handshakes under way, and requests for the information document.
+const SPARE_CONNECTIONS: usize = 1000;
+/// Files that the relay needs besides its connections.
+const OTHER_FILES: u64 = 200;
 /// Connections may be a little longer in closing than `drain_seconds`: goodbyes and publishes under way.
 const DRAIN_GRACE: Duration = Duration::from_millis(1500);
 
@@ -74,7 +79,13 @@ pub fn serve(
         .fallback(on_request)
         .with_state(shared.clone())
         .into_make_service_with_connect_info::<Peer>();
-    let door = Door { listener };
+    let max_connections = shared.services.config.load().limits.max_connections;
+    raise_file_limit(max_connections);
+    let door = Door {
+        listener,
+        open: Arc::default(),
+        limit: max_connections + SPARE_CONNECTIONS,
+    };
     let accepting = tokio::spawn(async move {
         axum::serve(door, app)
             .with_graceful_shutdown(stop.cancelled_owned())
@@ -185,6 +196,10 @@ fn accepts(headers: &HeaderMap, kind: &str) -> bool {
 fn on_upgrade(shared: &Shared, peer: &Peer, upgrade: WebSocketUpgrade) -> Response {
     let services = &shared.services;
     let limits = services.config.load().limits.clone();
+    services
+        .metrics
+        .connections_limit
+        .set(i64::try_from(limits.max_connections).unwrap_or(i64::MAX));
     let refuse = |handshake, status, text: &'static str| {
         services.metrics.on_handshake(handshake);
         (status, [(header::RETRY_AFTER, "5")], text).into_response()
@@ -257,9 +272,39 @@ impl Connected<IncomingStream<'_, Door>> for Peer {
     }
 }
 
-/// The listener: no delay, and a time limit for the handshake.
+/// The listener: no delay, a time limit for the handshake, and an end to the number of connections.
 struct Door {
     listener: TcpListener,
+    open: Arc<AtomicUsize>,
+    limit: usize,
+}
+
+/// Counts a TCP connection from accept to its end.
+struct Place(Arc<AtomicUsize>);
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// Raises the soft limit of open files to the hard one, and says so if that is still too few.
+fn raise_file_limit(max_connections: usize) {
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    if let Err(error) = setrlimit(Resource::Nofile, limit) {
+        tracing::debug!(%error, "cannot raise the limit of open files");
+    }
+    let needed = max_connections as u64 + OTHER_FILES;
+    if let Some(files) = getrlimit(Resource::Nofile).current
+        && files < needed
+    {
+        tracing::warn!(
+            files,
+            needed,
+            "fewer open files are allowed than limits.max_connections needs"
+        );
+    }
 }
 
 impl Listener for Door {
@@ -267,7 +312,14 @@ impl Listener for Door {
     type Addr = SocketAddr;
 
     async fn accept(&mut self) -> (Self::Io, Self::Addr) {
-        let (stream, address) = Listener::accept(&mut self.listener).await;
+        let (stream, address, place) = loop {
+            let (stream, address) = Listener::accept(&mut self.listener).await;
+            let place = Place(self.open.clone());
+            if self.open.fetch_add(1, Ordering::Relaxed) < self.limit {
+                break (stream, address, place);
+            }
+            // Too many to answer each: closed unheard.
+        };
         // Without it an answer of several writes waits some 40 ms for the peer's acknowledgement.
         if let Err(error) = stream.set_nodelay(true) {
             tracing::debug!(%error, "cannot set TCP_NODELAY");
@@ -276,6 +328,7 @@ impl Listener for Door {
             stream,
             deadline: Some(Box::pin(tokio::time::sleep(UPGRADE_WITHIN))),
             upgraded: Arc::default(),
+            _place: place,
         };
         (guarded, address)
     }
@@ -290,6 +343,7 @@ struct Guarded {
     stream: TcpStream,
     deadline: Option<Pin<Box<Sleep>>>,
     upgraded: Arc<AtomicBool>,
+    _place: Place,
 }
 
 impl Guarded {

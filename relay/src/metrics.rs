@@ -199,6 +199,8 @@ pub struct Metrics {
     registry: Mutex<Registry>,
     /// Open WebSocket connections.
     pub connections: Gauge,
+    /// Most WebSocket connections that may be open.
+    pub connections_limit: Gauge,
     /// Bytes waiting in all out-queues.
     pub out_queue_bytes: Gauge,
     /// Open subscriptions.
@@ -340,6 +342,11 @@ impl Metrics {
         let r = &mut registry;
         let mut metrics = Self {
             connections: gauge(r, "ws_connections", "Open WebSocket connections"),
+            connections_limit: gauge(
+                r,
+                "ws_connections_limit",
+                "Most connections that may be open",
+            ),
             out_queue_bytes: gauge(r, "ws_out_queue_bytes", "Bytes waiting in all out-queues"),
             subscriptions: gauge(r, "subscriptions", "Open subscriptions"),
             filters: gauge(r, "filters", "Filters of the open subscriptions"),

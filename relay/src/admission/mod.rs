@@ -30,7 +30,7 @@ use address::AddressBook;
 use in_flight::InFlight;
 use rates::AddressRates;
 use share::UnauthenticatedShare;
-use verifier::Verifier;
+use verifier::{Checks, Verifier};
 
 /// The admission of one relay, shared by its sessions.
 #[derive(Debug)]
@@ -139,19 +139,22 @@ impl Admission {
         self.counted(connection.rates.check_auth())
     }
 
-    /// The dear half for an EVENT, on a worker: shape, rules, id and signature.
+    /// The dear half for an EVENT, on a worker: shape, rules, id and signature. `known` is asked last, on the same worker:
+    /// only who holds a genuine event may learn what the relay knows of it.
     pub async fn verify_event(
         &self,
         json: Bytes,
         readers: Arc<Readers>,
         now_s: u64,
+        known: impl FnOnce(&Event) -> Result<(), Refusal> + Send + 'static,
     ) -> Result<Arc<Event>, Refusal> {
         let rules = self.settings.load().rules.clone();
         let started = Instant::now();
-        let verified = self
-            .verifier
-            .run(json, move |event| rules.check(event, &readers, now_s))
-            .await;
+        let checks = Checks {
+            before: Box::new(move |event| rules.check(event, &readers, now_s)),
+            after: Box::new(known),
+        };
+        let verified = self.verifier.run(json, checks).await;
         self.metrics
             .on_stage(Stage::verify, started.elapsed().as_secs_f64());
         self.counted(verified)
@@ -165,12 +168,11 @@ impl Admission {
         now_s: u64,
     ) -> Result<Arc<Event>, Refusal> {
         let rules = self.settings.load().rules.clone();
-        let verified = self
-            .verifier
-            .run(json, move |event| {
-                rules.check_auth(event, &challenge, now_s)
-            })
-            .await;
+        let checks = Checks {
+            before: Box::new(move |event| rules.check_auth(event, &challenge, now_s)),
+            after: Box::new(|_| Ok(())),
+        };
+        let verified = self.verifier.run(json, checks).await;
         self.counted(verified)
     }
 

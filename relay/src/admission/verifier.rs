@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::fmt;
+use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
@@ -34,9 +35,17 @@ impl Default for VerifierOptions {
 
 type Rule = Box<dyn FnOnce(&Event) -> Result<(), Refusal> + Send>;
 
+/// What is asked of an event before its signature is looked at, and what after.
+pub(super) struct Checks {
+    /// Cheap and pure.
+    pub(super) before: Rule,
+    /// What only a genuine event may learn.
+    pub(super) after: Rule,
+}
+
 struct Job {
     json: Bytes,
-    rule: Rule,
+    checks: Checks,
     queued: Instant,
     reply: oneshot::Sender<Result<Arc<Event>, Refusal>>,
 }
@@ -89,12 +98,8 @@ impl Verifier {
         }
     }
 
-    /// Parses, applies `rule` and checks id and signature, in this order: what is cheap comes first.
-    pub(super) async fn run(
-        &self,
-        json: Bytes,
-        rule: impl FnOnce(&Event) -> Result<(), Refusal> + Send + 'static,
-    ) -> Result<Arc<Event>, Refusal> {
+    /// Parses, makes the first checks, then those of id and signature, then the last: what is cheap comes first.
+    pub(super) async fn run(&self, json: Bytes, checks: Checks) -> Result<Arc<Event>, Refusal> {
         let (reply, answer) = oneshot::channel();
         {
             let mut state = self.queue.lock();
@@ -104,7 +109,7 @@ impl Verifier {
             }
             state.jobs.push_back(Job {
                 json,
-                rule: Box::new(rule),
+                checks,
                 queued: Instant::now(),
                 reply,
             });
@@ -147,14 +152,24 @@ fn work(queue: &Queue) {
         queue
             .metrics
             .on_stage(Stage::queue, job.queued.elapsed().as_secs_f64());
+        let Job {
+            json,
+            checks,
+            reply,
+            ..
+        } = job;
+        // A worker outlives whatever one event does to it; the panic itself is reported by the hook.
+        let verified = std::panic::catch_unwind(AssertUnwindSafe(|| verify(&json, checks)));
         // The receiver may be gone by now; then nobody waits for the answer.
-        let _ = job.reply.send(verify(&job.json, job.rule));
+        let _ =
+            reply.send(verified.unwrap_or(Err(Refusal::Failed("the event could not be checked"))));
     }
 }
 
-fn verify(json: &[u8], rule: Rule) -> Result<Arc<Event>, Refusal> {
+fn verify(json: &[u8], checks: Checks) -> Result<Arc<Event>, Refusal> {
     let event = Event::parse(json)?;
-    rule(&event)?;
+    (checks.before)(&event)?;
     event.verify()?;
+    (checks.after)(&event)?;
     Ok(Arc::new(event))
 }

@@ -14,11 +14,11 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 pub use subscription::{SharedReaders, Subscription};
 
-use crate::event::Event;
+use crate::event::{Audience, Event};
 use crate::filter::Filter;
 use crate::metrics::{Door, LiveSource, Metrics};
 use crate::session::outbox::Outbox;
-use crate::visibility::may_read;
+use crate::visibility::may_read_audience;
 use registry::Registry;
 use repeats::Repeats;
 
@@ -130,6 +130,7 @@ impl Live {
     /// as fewer than 65,536 other events are offered in between.
     pub fn deliver(&self, event: &Arc<Event>, source: Source) {
         let inner = &self.inner;
+        let span = tracing::debug_span!("deliver", ?source, sent = tracing::field::Empty).entered();
         let registry = inner
             .registry
             .read()
@@ -140,13 +141,15 @@ impl Live {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .note(&event.id, serial);
+        let audience = event.audience();
         let mut sent = 0;
         registry.for_each_candidate(event, |subscription| {
             if subscription.visit(serial) && subscription.matches(event) {
-                sent += u64::from(self.offer(subscription, event, offered_before));
+                sent += u64::from(self.offer(subscription, event, &audience, offered_before));
             }
         });
         drop(registry);
+        span.record("sent", sent);
         inner.metrics.on_live(source.into(), sent);
     }
 
@@ -155,9 +158,10 @@ impl Live {
         &self,
         subscription: &Subscription,
         event: &Event,
+        audience: &Audience,
         offered_before: Option<u64>,
     ) -> bool {
-        let Some(permit) = may_read(event, &subscription.readers()) else {
+        let Some(permit) = may_read_audience(audience, &subscription.readers()) else {
             self.inner.metrics.on_read_refused(Door::live);
             return false;
         };

@@ -11,7 +11,7 @@ use tracing::Instrument;
 use super::{Services, Session, unix_millis};
 use crate::admission::{InFlightPermit, Refusal};
 use crate::event::{Event, kind};
-use crate::index::Known;
+use crate::index::{Index, Known};
 use crate::live::SharedReaders;
 use crate::log::{PublishContext, Published};
 use crate::message;
@@ -47,7 +47,7 @@ impl Session {
         };
         let claimed = message::claimed_id(raw);
         // The span holds sizes and times only: no key, no address, no id.
-        let span = tracing::info_span!("publish", event.bytes = json.len());
+        let span = tracing::debug_span!("session", verb = "EVENT", event.bytes = json.len());
         self.publishes.spawn(
             async move {
                 let result = work.run(json).await;
@@ -72,26 +72,26 @@ impl Publishing {
         let admitted_ms = unix_millis();
         let readers = self.readers.load_full();
         let is_stranger = readers.is_empty();
+        let now_s = admitted_ms / 1000;
+        let index = self.services.index.clone();
         let event = self
             .services
             .admission
-            .verify_event(json, readers, admitted_ms / 1000)
-            .instrument(tracing::info_span!("admission"))
+            .verify_event(json, readers, now_s, move |event| {
+                refuse_known(&index, event, now_s)
+            })
+            .instrument(tracing::debug_span!("admission"))
             .await?;
-        if event.class() != Class::Ephemeral {
-            self.refuse_known(&event, admitted_ms / 1000).await?;
-            if is_stranger {
-                self.services
-                    .admission
-                    .charge_unauthenticated(event.json().len())?;
-            }
+        if is_stranger && event.class() != Class::Ephemeral {
+            self.services
+                .admission
+                .charge_unauthenticated(event.json().len())?;
         }
         let started = Instant::now();
         let published = self
             .services
             .publisher
             .publish(event, PublishContext { admitted_ms })
-            .instrument(tracing::info_span!("log"))
             .await;
         self.services
             .metrics
@@ -103,30 +103,25 @@ impl Publishing {
             Err(error) => Err(Refusal::Publish(error)),
         }
     }
+}
 
-    /// What the index knows need not go to the log again.
-    async fn refuse_known(&self, event: &Arc<Event>, now_s: u64) -> Result<(), Refusal> {
-        let index = self.services.index.clone();
-        let asked = event.clone();
-        let known = self
-            .services
-            .reads
-            .run(move || index.status_of(&asked, now_s))
-            .await
-            .map_err(|_| Refusal::Failed("the index did not answer"))?;
-        match known {
-            Ok(Known::Unknown) => Ok(()),
-            Ok(Known::Present) => Err(Refusal::Duplicate),
-            Ok(Known::Deleted | Known::Expired) if event.kind == kind::GIFT_WRAP => {
-                Err(Refusal::Duplicate)
-            }
-            Ok(Known::Superseded) => Err(Refusal::Superseded),
-            Ok(Known::Deleted) => Err(Refusal::Deleted),
-            Ok(Known::Expired) => Err(Refusal::Expired { ago: 0 }),
-            Err(error) => {
-                tracing::warn!(%error, "the index did not answer");
-                Err(Refusal::Failed("the index did not answer"))
-            }
+/// What the index knows need not go to the log again.
+fn refuse_known(index: &Index, event: &Event, now_s: u64) -> Result<(), Refusal> {
+    if event.class() == Class::Ephemeral {
+        return Ok(());
+    }
+    match index.status_of(event, now_s) {
+        Ok(Known::Unknown) => Ok(()),
+        Ok(Known::Present) => Err(Refusal::Duplicate),
+        Ok(Known::Deleted | Known::Expired) if event.kind == kind::GIFT_WRAP => {
+            Err(Refusal::Duplicate)
+        }
+        Ok(Known::Superseded) => Err(Refusal::Superseded),
+        Ok(Known::Deleted) => Err(Refusal::Deleted),
+        Ok(Known::Expired) => Err(Refusal::Expired { ago: 0 }),
+        Err(error) => {
+            tracing::warn!(%error, "the index did not answer");
+            Err(Refusal::Failed("the index did not answer"))
         }
     }
 }

@@ -45,6 +45,10 @@ impl Frame {
     }
 }
 
+/// A stored read fills a queue to no more than this many bytes, or half of the queue: many clients that ask for much and
+/// read nothing must not cost a full queue each.
+const STORED_AHEAD: usize = 256 * 1024;
+
 /// What the writer does next.
 #[derive(Debug)]
 pub enum Next {
@@ -148,7 +152,7 @@ impl Outbox {
         self.lock().end.is_some()
     }
 
-    /// Waits until the queue is at most half full. `false`: the connection is ending, stop.
+    /// Waits until a stored read may push. `false`: the connection is ending, stop.
     pub async fn room(&self) -> bool {
         loop {
             let drained = self.inner.drained.notified();
@@ -159,7 +163,7 @@ impl Outbox {
                 if queue.end.is_some() {
                     return false;
                 }
-                if queue.bytes <= self.inner.limit / 2 {
+                if queue.bytes <= self.stored_limit() / 2 {
                     return true;
                 }
             }
@@ -167,9 +171,9 @@ impl Outbox {
         }
     }
 
-    /// Bytes that may be pushed now without filling the queue beyond half.
+    /// Bytes that a stored read may push now.
     pub fn free_bytes(&self) -> usize {
-        (self.inner.limit / 2).saturating_sub(self.lock().bytes)
+        self.stored_limit().saturating_sub(self.lock().bytes)
     }
 
     /// For the writer: waits for frames, at most about `max_bytes` of them, or for the end.
@@ -211,6 +215,10 @@ impl Outbox {
         drop(queue);
         self.inner.metrics.out_queue_bytes.dec_by(as_gauge(bytes));
         self.inner.drained.notify_waiters();
+    }
+
+    fn stored_limit(&self) -> usize {
+        STORED_AHEAD.min(self.inner.limit / 2)
     }
 
     fn push(&self, frame: Frame) {
@@ -337,7 +345,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_stored_read_waits_until_half_of_the_queue_is_free() {
+    async fn a_stored_read_waits_until_it_may_push_much() {
         let outbox = Outbox::new(100, Arc::new(Metrics::new()));
         outbox.push_text(text(80));
         let waiting = tokio::spawn({
@@ -346,8 +354,8 @@ mod tests {
         });
         tokio::task::yield_now().await;
         assert!(!waiting.is_finished());
-        outbox.written(40);
+        outbox.written(60);
         assert!(waiting.await.expect("the task"));
-        assert_eq!(outbox.free_bytes(), 10);
+        assert_eq!(outbox.free_bytes(), 30);
     }
 }

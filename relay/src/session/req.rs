@@ -1,6 +1,7 @@
 //! REQ: the read gate, the live subscription, then the stored read, then EOSE.
 
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
 use nightjar_config::Limits;
@@ -86,7 +87,7 @@ impl Session {
         };
         let mut subscriptions = self.lock();
         // Spawned under the lock: a read that fails at once must find its subscription to close it.
-        let span = tracing::info_span!("read", filters = filters.len());
+        let span = tracing::debug_span!("session", verb = "REQ", filters = filters.len());
         let task = tokio::spawn(read.run(filters, readers).instrument(span));
         subscriptions.insert(
             id.to_owned(),
@@ -165,11 +166,16 @@ impl From<JoinError> for Ended {
 impl StoredRead {
     async fn run(self, filters: Vec<Filter>, readers: Arc<Readers>) {
         match self.read(filters, readers).await {
-            Ok(()) => self
-                .services
-                .metrics
-                .eose_seconds
-                .observe(self.started.elapsed().as_secs_f64()),
+            Ok(()) => {
+                let seconds = self.started.elapsed().as_secs_f64();
+                self.services.metrics.eose_seconds.observe(seconds);
+                // The handle would keep this task's memory for as long as the subscription is open.
+                self.with_entry(|subscriptions| {
+                    if let Some(entry) = subscriptions.get_mut(&self.id) {
+                        entry.read = None;
+                    }
+                });
+            }
             Err(Ended::Abandoned) => self.close("error: the read was given up, ask again"),
             Err(Ended::Failed(error)) => {
                 tracing::warn!(%error, "a stored read failed");
@@ -217,18 +223,25 @@ impl StoredRead {
         }
     }
 
-    /// Tells the client that its subscription is over, if it still is the one under this id.
+    /// Tells the client that its subscription is over.
     fn close(&self, reason: &str) {
+        self.with_entry(|subscriptions| {
+            subscriptions.remove(&self.id);
+            self.outbox.push_text(message::closed(&self.id, reason));
+        });
+    }
+
+    /// Calls `act` if this still is the subscription under its id.
+    fn with_entry(&self, act: impl FnOnce(&mut HashMap<String, Entry>)) {
         let mut subscriptions = self
             .subscriptions
             .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner);
+            .unwrap_or_else(PoisonError::into_inner);
         let is_this = subscriptions
             .get(&self.id)
             .is_some_and(|entry| Arc::ptr_eq(entry.open.subscription(), &self.subscription));
         if is_this {
-            subscriptions.remove(&self.id);
-            self.outbox.push_text(message::closed(&self.id, reason));
+            act(&mut subscriptions);
         }
     }
 }

@@ -180,3 +180,35 @@ async fn a_protected_event_needs_its_author_and_may_not_be_reposted() {
         "blocked: this repost carries a protected event"
     );
 }
+
+#[tokio::test]
+async fn a_request_to_vanish_removes_its_authors_events_and_wraps_to_it() {
+    let relay = Relay::start().await;
+    let (bob, carol) = (Keys::generate(), Keys::generate());
+    let note = event_at(&bob, 1, "soon gone", &[], -10);
+    let to_bob = event_at(
+        &carol,
+        1059,
+        "sealed",
+        &[&["p", &bob.public_key().to_hex()]],
+        -10,
+    );
+    let other = event_at(&carol, 1, "stays", &[], -10);
+    relay.publish(&[&note, &to_bob, &other]).await;
+    let vanish = event(&bob, 62, "", &[&["relay", "wss://relay.test/any"]]);
+    relay.publish(&[&vanish]).await;
+    let mut reader = relay.authenticated(&[&bob]).await;
+    let filters = [json!({"kinds": [1, 1059]})];
+    assert_eq!(
+        reader.read("s", &filters).await,
+        Ok(vec![other.id.to_hex()])
+    );
+    let again = reader.publish(&note).await;
+    assert_eq!(
+        (&again[2], &again[3]),
+        (
+            &json!(false),
+            &json!("blocked: this event was deleted by its author")
+        )
+    );
+}
