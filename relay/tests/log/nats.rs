@@ -30,42 +30,39 @@ fn streams(region: &str) -> Vec<String> {
     messages.chain(state).collect()
 }
 
-/// A server whose process may die and come back; its data and its port stay.
+struct Server {
+    config: PathBuf,
+    port: u16,
+    child: Option<Child>,
+}
+
+/// The NATS servers of one region. Their processes may die and come back; data and ports stay.
 pub(crate) struct Nats {
     program: PathBuf,
-    config: PathBuf,
-    child: Option<Child>,
-    pub(crate) port: u16,
+    servers: Vec<Server>,
     /// The seed of the relays' user.
     pub(crate) relay_seed: String,
     admin_seed: String,
 }
 
 impl Nats {
-    /// Starts a server in `dir` and makes the streams; nothing when there is no nats-server.
+    /// Starts one server in `dir` and makes the streams; nothing when there is no nats-server.
     pub(crate) async fn start(dir: &Path) -> Option<Self> {
+        Self::start_cluster(dir, 1).await
+    }
+
+    /// The same with a cluster of `count` servers, and each stream on all of them.
+    pub(crate) async fn start_cluster(dir: &Path, count: usize) -> Option<Self> {
         let program = program()?;
         let (relay, admin) = (KeyPair::new_user(), KeyPair::new_user());
-        let port = free_port();
-        let config = dir.join("nats.conf");
-        let text = format!(
-            "listen: \"127.0.0.1:{port}\"\nserver_name: a-nats-0\n\
-             jetstream {{ store_dir: \"{}\", domain: a, max_mem: 64M, max_file: 1G }}\n\
-             accounts {{ SYS {{}}, RELAY {{ jetstream: enabled, users: [\n\
-               {{ nkey: {}, permissions {{ publish: [\"ev.a.>\", \"st.a.>\", \"eph.a.>\", \"$JS.API.STREAM.INFO.*\",\n\
-                  \"$JS.API.CONSUMER.CREATE.>\", \"$JS.API.CONSUMER.MSG.NEXT.>\", \"$JS.API.STREAM.MSG.DELETE.ST_a_1_0\", \"$JS.API.STREAM.MSG.DELETE.ST_a_1_1\"],\n\
-                  subscribe: [\"rp.>\", \"eph.>\", \"_INBOX.>\"] }} }},\n\
-               {{ nkey: {} }} ] }} }}\nsystem_account: SYS\n",
-            dir.join("nats").display(),
-            relay.public_key(),
-            admin.public_key(),
-        );
-        std::fs::write(&config, text).expect("the server's configuration");
+        let routes: Vec<u16> = (0..count).map(|_| free_port()).collect();
+        let users = users(&relay.public_key(), &admin.public_key());
+        let servers = (0..count)
+            .map(|number| prepare(dir, number, &routes, &users))
+            .collect();
         let mut nats = Self {
             program,
-            config,
-            child: None,
-            port,
+            servers,
             relay_seed: relay.seed().expect("a seed"),
             admin_seed: admin.seed().expect("a seed"),
         };
@@ -74,41 +71,74 @@ impl Nats {
         Some(nats)
     }
 
-    /// Starts the process (again) and waits until it answers.
-    pub(crate) async fn spawn(&mut self) {
-        let child = Command::new(&self.program)
-            .arg("-c")
-            .arg(&self.config)
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .expect("nats-server starts");
-        self.child = Some(child);
-        let port = self.port;
-        until("nats-server answers", async || {
-            tokio::net::TcpStream::connect(("127.0.0.1", port))
-                .await
-                .map(drop)
-        })
-        .await;
+    /// Addresses of all servers.
+    pub(crate) fn addresses(&self) -> Vec<String> {
+        let address = |server: &Server| format!("nats://127.0.0.1:{}", server.port);
+        self.servers.iter().map(address).collect()
     }
 
-    /// kill -9.
+    /// Starts every process that does not run, and waits until all answer.
+    pub(crate) async fn spawn(&mut self) {
+        for server in &mut self.servers {
+            server.child.get_or_insert_with(|| {
+                Command::new(&self.program)
+                    .arg("-c")
+                    .arg(&server.config)
+                    .stdout(Stdio::null())
+                    .stderr(Stdio::null())
+                    .spawn()
+                    .expect("nats-server starts")
+            });
+            let port = server.port;
+            until("nats-server answers", async || {
+                tokio::net::TcpStream::connect(("127.0.0.1", port))
+                    .await
+                    .map(drop)
+            })
+            .await;
+        }
+    }
+
+    /// kill -9 of all.
     pub(crate) fn kill(&mut self) {
-        if let Some(mut child) = self.child.take() {
+        (0..self.servers.len()).for_each(|number| self.kill_one(number));
+    }
+
+    /// kill -9 of one, by its number.
+    pub(crate) fn kill_one(&mut self, number: usize) {
+        if let Some(mut child) = self.servers[number].child.take() {
             child.kill().expect("a process to kill");
             child.wait().expect("its end");
         }
     }
 
+    /// The number of the server that leads a stream.
+    pub(crate) async fn leader(&self, stream: &str) -> usize {
+        let jetstream = async_nats::jetstream::new(self.admin().await);
+        let name = until("a leader", async || {
+            let stream = jetstream
+                .get_stream(stream)
+                .await
+                .map_err(|error| error.to_string())?;
+            let cluster = stream.cached_info().cluster.clone();
+            cluster
+                .and_then(|cluster| cluster.leader)
+                .ok_or_else(|| "none".to_owned())
+        })
+        .await;
+        name.trim_start_matches("a-nats-")
+            .parse()
+            .expect("a number")
+    }
+
     /// A client that may do everything.
     pub(crate) async fn admin(&self) -> async_nats::Client {
         let seed = self.admin_seed.clone();
-        let address = format!("nats://127.0.0.1:{}", self.port);
+        let addresses = self.addresses();
         until("an admin connection", async || {
             async_nats::ConnectOptions::with_nkey(seed.clone())
                 .request_timeout(Some(Duration::from_secs(5)))
-                .connect(&address)
+                .connect(&addresses[..])
                 .await
         })
         .await
@@ -118,24 +148,71 @@ impl Nats {
     pub(crate) async fn make_streams(&self, region: &str) {
         let jetstream = async_nats::jetstream::new(self.admin().await);
         for name in streams(region) {
-            let tail = name.split_once('_').expect("a class").1.replace('_', ".");
-            let class = if name.starts_with("EV") { "ev" } else { "st" };
-            let (region, rest) = tail.split_once('.').expect("a region");
-            let config = Config {
-                name: name.clone(),
-                subjects: vec![format!("{class}.{tail}.*")],
-                republish: Some(Republish {
-                    source: format!("{class}.{tail}.>"),
-                    destination: format!("rp.{region}.{class}.{rest}.>"),
-                    headers_only: false,
-                }),
-                discard: DiscardPolicy::New,
-                duplicate_window: Duration::from_secs(60),
-                allow_direct: true,
-                ..Config::default()
-            };
-            jetstream.create_stream(config).await.expect("a stream");
+            let config = stream_config(&name, self.servers.len());
+            // A cluster that has just begun has no leader yet.
+            until("a stream", async || {
+                jetstream.create_stream(config.clone()).await
+            })
+            .await;
         }
+    }
+}
+
+fn users(relay: &str, admin: &str) -> String {
+    format!(
+        "accounts {{ SYS {{}}, RELAY {{ jetstream: enabled, users: [\n\
+           {{ nkey: {relay}, permissions {{ publish: [\"ev.a.>\", \"st.a.>\", \"eph.a.>\",\n\
+              \"$JS.API.STREAM.INFO.*\", \"$JS.API.CONSUMER.CREATE.>\", \"$JS.API.CONSUMER.MSG.NEXT.>\",\n\
+              \"$JS.API.STREAM.MSG.DELETE.ST_a_1_0\", \"$JS.API.STREAM.MSG.DELETE.ST_a_1_1\"],\n\
+              subscribe: [\"rp.>\", \"eph.>\", \"_INBOX.>\"] }} }},\n\
+           {{ nkey: {admin} }} ] }} }}\nsystem_account: SYS\n"
+    )
+}
+
+fn prepare(dir: &Path, number: usize, routes: &[u16], users: &str) -> Server {
+    let port = free_port();
+    let config = dir.join(format!("nats-{number}.conf"));
+    let mut text = format!(
+        "listen: \"127.0.0.1:{port}\"\nserver_name: a-nats-{number}\n\
+         jetstream {{ store_dir: \"{}\", domain: a, max_mem: 64M, max_file: 1G }}\n{users}",
+        dir.join(format!("nats-{number}")).display(),
+    );
+    if routes.len() > 1 {
+        let all: Vec<String> = routes
+            .iter()
+            .map(|port| format!("\"nats-route://127.0.0.1:{port}\""))
+            .collect();
+        text += &format!(
+            "cluster {{ name: a, listen: \"127.0.0.1:{}\", routes: [{}] }}\n",
+            routes[number],
+            all.join(", ")
+        );
+    }
+    std::fs::write(&config, text).expect("the server's configuration");
+    Server {
+        config,
+        port,
+        child: None,
+    }
+}
+
+fn stream_config(name: &str, replicas: usize) -> Config {
+    let tail = name.split_once('_').expect("a class").1.replace('_', ".");
+    let class = if name.starts_with("EV") { "ev" } else { "st" };
+    let (region, rest) = tail.split_once('.').expect("a region");
+    Config {
+        name: name.to_owned(),
+        subjects: vec![format!("{class}.{tail}.*")],
+        republish: Some(Republish {
+            source: format!("{class}.{tail}.>"),
+            destination: format!("rp.{region}.{class}.{rest}.>"),
+            headers_only: false,
+        }),
+        discard: DiscardPolicy::New,
+        duplicate_window: Duration::from_secs(60),
+        allow_direct: true,
+        num_replicas: replicas,
+        ..Config::default()
     }
 }
 

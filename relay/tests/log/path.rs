@@ -1,5 +1,7 @@
 //! The way of an event: acknowledged, found, delivered once, and the same after a rebuild.
 
+use std::time::{Duration, Instant};
+
 use nostr::key::Keys;
 use serde_json::json;
 
@@ -7,6 +9,7 @@ use crate::client::{Read, event, id, note, now};
 use crate::keys;
 use crate::nats::Nats;
 use crate::relay::Relay;
+use crate::wait::until;
 
 #[tokio::test]
 async fn what_is_acknowledged_is_found_and_outlives_the_death_of_nats() {
@@ -123,9 +126,7 @@ async fn relays_of_one_stream_deliver_each_others_events_live_and_once() {
         while ids.len() < expected.len() {
             ids.push(id(&client.next_of(&["EVENT"]).await[2]));
         }
-        let rest = client
-            .next_within(std::time::Duration::from_millis(300))
-            .await;
+        let rest = client.next_within(Duration::from_millis(300)).await;
         assert_eq!(rest, None, "something came twice");
         ids.sort();
         expected.sort();
@@ -159,4 +160,69 @@ async fn a_shard_that_does_not_answer_is_joined_by_the_next() {
             .await
             > 0.0
     );
+}
+
+#[tokio::test]
+async fn the_death_of_a_stream_leader_costs_no_acknowledged_event_and_repeats_none() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let Some(mut nats) = Nats::start_cluster(dir.path(), 3).await else {
+        return;
+    };
+    let keyring = keys::keyring();
+    let one = Relay::start(dir.path(), "a-relay-0", &nats, &keyring).await;
+    let other = Relay::start(dir.path(), "a-relay-1", &nats, &keyring).await;
+    let mut watcher = other.client().await;
+    let filter = json!({"kinds": [1], "since": now() - 60});
+    assert!(matches!(
+        watcher.read(filter.clone()).await,
+        Read::Events(_)
+    ));
+
+    let mut publisher = one.client().await;
+    let mut accepted = Vec::new();
+    let mut slowest = Duration::ZERO;
+    let leader = nats.leader("EV_a_1_0").await;
+    for number in 0..300 {
+        if number == 100 {
+            nats.kill_one(leader);
+        }
+        if number == 200 {
+            nats.spawn().await;
+        }
+        let note = note(&format!("{number}"));
+        let began = Instant::now();
+        publisher.publish_until_ok(&note).await;
+        slowest = slowest.max(began.elapsed());
+        accepted.push(id(&note));
+    }
+    eprintln!("slowest OK: {slowest:?}");
+    assert!(
+        slowest < Duration::from_secs(5),
+        "a shard that still has its leader takes over: {slowest:?}"
+    );
+    accepted.sort();
+    let mut seen = Vec::new();
+    while seen.len() < accepted.len() {
+        seen.push(id(&watcher.next_of(&["EVENT"]).await[2]));
+    }
+    assert_eq!(
+        watcher.next_within(Duration::from_millis(500)).await,
+        None,
+        "something came twice"
+    );
+    seen.sort();
+    assert_eq!(seen, accepted, "live");
+    for relay in [&one, &other] {
+        let mut client = relay.client().await;
+        until("all of them stored", async || {
+            let mut found = client.ids(filter.clone()).await;
+            found.sort();
+            if found == accepted {
+                Ok(())
+            } else {
+                Err(found.len())
+            }
+        })
+        .await;
+    }
 }

@@ -45,7 +45,7 @@ impl Relay {
             admin: address(free_port()),
             public_urls: vec![format!("ws://127.0.0.1:{listen}")],
             nats: NatsClient {
-                servers: vec![format!("nats://127.0.0.1:{}", nats.port)],
+                servers: nats.addresses(),
                 nkey_seed_file: dir.join("nats.seed"),
                 ca_file: None,
             },
