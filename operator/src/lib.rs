@@ -4,6 +4,7 @@
 //! `streams`, `pki` and `local` make it so. Only those three do I/O.
 
 pub mod crd;
+pub mod keys;
 pub mod local;
 pub mod pki;
 pub mod plan;
