@@ -121,7 +121,7 @@ impl Admission {
             .and_then(|()| {
                 let limits = &settings.config.limits;
                 connection.in_flight.take(
-                    bytes,
+                    bytes.max(LEAST_IN_FLIGHT),
                     limits.in_flight_publish_bytes_per_connection,
                     limits.in_flight_publish_bytes_per_relay,
                 )
@@ -201,6 +201,9 @@ impl Admission {
         self.metrics.on_limit(rule);
     }
 }
+
+/// What an event under way costs at least, in bytes: the smallest one, too, has a task and an answer.
+const LEAST_IN_FLIGHT: usize = 1024;
 
 /// How often [`Admission::tidy`] is to be called.
 pub const TIDY_EVERY: Duration = Duration::from_secs(60);

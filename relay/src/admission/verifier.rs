@@ -173,3 +173,88 @@ fn verify(json: &[u8], checks: Checks) -> Result<Arc<Event>, Refusal> {
     (checks.after)(&event)?;
     Ok(Arc::new(event))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+
+    use super::*;
+
+    fn checks(before: impl FnOnce(&Event) -> Result<(), Refusal> + Send + 'static) -> Checks {
+        Checks {
+            before: Box::new(before),
+            after: Box::new(|_| Ok(())),
+        }
+    }
+
+    /// Well-formed, with a signature of nobody.
+    fn unsigned() -> Bytes {
+        let json = serde_json::json!({
+            "id": "00".repeat(32), "pubkey": "00".repeat(32), "created_at": 0, "kind": 1, "tags": [],
+            "content": "", "sig": "00".repeat(64),
+        });
+        Bytes::from(json.to_string())
+    }
+
+    #[tokio::test]
+    async fn a_full_queue_refuses_and_the_workers_go_on() {
+        let options = VerifierOptions {
+            threads: 1,
+            queue: 1,
+        };
+        let verifier = Verifier::start(options, Arc::new(Metrics::new()));
+        let (started, has_started) = mpsc::channel();
+        let (release, held) = mpsc::channel::<()>();
+        let blocking = checks(move |_| {
+            let _ = started.send(());
+            let _ = held.recv();
+            Err(Refusal::Duplicate)
+        });
+        let first = verifier.run(unsigned(), blocking);
+        tokio::pin!(first);
+        assert!(futures_util::poll!(&mut first).is_pending());
+        tokio::task::spawn_blocking(move || has_started.recv())
+            .await
+            .expect("a thread")
+            .expect("the worker is busy");
+        let second = verifier.run(unsigned(), checks(|_| Err(Refusal::Duplicate)));
+        tokio::pin!(second);
+        assert!(futures_util::poll!(&mut second).is_pending());
+        let third = verifier.run(unsigned(), checks(|_| Ok(()))).await;
+        assert_eq!(
+            third.expect_err("the queue is full").rule(),
+            Some(LimitRule::verify_queue)
+        );
+        drop(release);
+        assert_eq!(first.await, Err(Refusal::Duplicate));
+        assert_eq!(second.await, Err(Refusal::Duplicate));
+    }
+
+    #[tokio::test]
+    async fn a_worker_survives_a_panic() {
+        let options = VerifierOptions {
+            threads: 1,
+            queue: 9,
+        };
+        let verifier = Verifier::start(options, Arc::new(Metrics::new()));
+        let answer = verifier
+            .run(unsigned(), checks(|_| panic!("a defect")))
+            .await;
+        assert!(matches!(answer, Err(Refusal::Failed(_))));
+        let answer = verifier
+            .run(unsigned(), checks(|_| Err(Refusal::Duplicate)))
+            .await;
+        assert_eq!(answer, Err(Refusal::Duplicate));
+    }
+
+    #[tokio::test]
+    async fn what_the_relay_knows_is_asked_only_of_genuine_events() {
+        let verifier = Verifier::start(VerifierOptions::default(), Arc::new(Metrics::new()));
+        let checks = Checks {
+            before: Box::new(|_| Ok(())),
+            after: Box::new(|_| panic!("asked of a forgery")),
+        };
+        let answer = verifier.run(unsigned(), checks).await;
+        assert!(matches!(answer, Err(Refusal::Event(_))), "{answer:?}");
+    }
+}

@@ -305,6 +305,13 @@ impl Client {
         }
     }
 
+    /// Reads until something asked now is answered, whatever comes before.
+    pub(super) async fn check_answers(&mut self) {
+        self.send(json!(["REQ", "last", {"ids": ["00".repeat(32)]}]))
+            .await;
+        while self.receive().await != json!(["EOSE", "last"]) {}
+    }
+
     /// Shows that the connection is unharmed, and that nothing else was waiting in it.
     pub(super) async fn check_alive(&mut self) {
         let nothing = json!({"ids": ["00".repeat(32)]});

@@ -162,3 +162,82 @@ async fn a_drain_answers_what_is_under_way_then_says_goodbye() {
         "no more connections are accepted"
     );
 }
+
+/// Clients that come, subscribe, publish and vanish without a word, in every order: nothing of them stays.
+#[tokio::test]
+async fn a_storm_of_clients_leaves_nothing_behind() {
+    use rand::rngs::StdRng;
+    use rand::{Rng, SeedableRng};
+
+    let relay = Relay::start_with(
+        |config| config.limits.events_burst_per_address = 100_000,
+        Timings::default(),
+    )
+    .await;
+    let keys = Keys::generate();
+    let storm = (0..40_u64).map(|seed| {
+        let (relay, keys) = (&relay, &keys);
+        async move {
+            let mut random = StdRng::seed_from_u64(seed);
+            let mut client = relay.client().await;
+            for step in 0..random.random_range(1..12) {
+                match random.random_range(0..4) {
+                    0 => {
+                        let note = event(keys, 1, &format!("{seed} {step}"), &[]);
+                        client.send(json!(["EVENT", note])).await;
+                    }
+                    1 | 2 => {
+                        let id = random.random_range(0..3).to_string();
+                        client
+                            .send(json!(["REQ", id, {"kinds": [1]}, {"#t": ["x"]}]))
+                            .await;
+                    }
+                    _ => {
+                        client
+                            .send(json!(["CLOSE", random.random_range(0..3).to_string()]))
+                            .await
+                    }
+                }
+            }
+            if random.random_bool(0.5) {
+                client.check_answers().await;
+            }
+        }
+    });
+    futures_util::future::join_all(storm).await;
+    relay
+        .until("everything is given back", |services| {
+            let metrics = &services.metrics;
+            metrics.connections.get() == 0
+                && metrics.subscriptions.get() == 0
+                && metrics.filters.get() == 0
+                && metrics.out_queue_bytes.get() == 0
+                && metrics.in_flight_publish_bytes.get() == 0
+                && services.live.index_entries() == 0
+        })
+        .await;
+}
+
+#[tokio::test]
+async fn bytes_that_are_no_websocket_frames_end_only_their_own_connection() {
+    use rand::rngs::StdRng;
+    use rand::{RngCore, SeedableRng};
+
+    let relay = Relay::start().await;
+    let mut bystander = relay.client().await;
+    for seed in 0..30 {
+        let mut bytes = [0; 200];
+        StdRng::seed_from_u64(seed).fill_bytes(&mut bytes);
+        let mut raw = TcpStream::connect(relay.port.address()).await.expect("TCP");
+        let handshake = "GET / HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+             Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
+        raw.write_all(handshake.as_bytes()).await.expect("a write");
+        raw.write_all(&bytes).await.expect("a write");
+    }
+    relay
+        .until("only the bystander is left", |services| {
+            services.metrics.connections.get() == 1
+        })
+        .await;
+    bystander.check_alive().await;
+}
