@@ -81,10 +81,10 @@ pub(crate) enum When {
 #[command(next_help_heading = "Identity")]
 pub(crate) struct As {
     /// Key to act as: a name from `nightjar key show`, or alice@demo of a running fleet [default: default]
-    #[arg(long = "as", value_name = "NAME")]
+    #[arg(id = "identity", long = "as", value_name = "NAME")]
     name: Option<String>,
     /// Key file to act as, wherever it is
-    #[arg(long, value_name = "FILE", conflicts_with = "name")]
+    #[arg(long, value_name = "FILE", conflicts_with = "identity")]
     key: Option<PathBuf>,
     /// Read the passphrase from the first line of FILE (mode 0600), or of stdin with `-`
     #[arg(long, value_name = "FILE")]
@@ -360,4 +360,33 @@ pub(crate) struct ImportArgs {
 pub(crate) struct ExplainArgs {
     /// The code, such as NJ-3001 [default: list all]
     pub(crate) code: Option<String>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn definition_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn help_of_every_verb_is_as_reviewed() {
+        fn walk(command: &mut clap::Command, path: &str) {
+            let mut shown = command.clone().term_width(100);
+            insta::assert_snapshot!(path.replace(' ', "-"), shown.render_help());
+            for below in command
+                .get_subcommands_mut()
+                .filter(|below| below.get_name() != "help")
+            {
+                let path = format!("{path} {}", below.get_name());
+                walk(below, &path);
+            }
+        }
+        let mut command = Cli::command();
+        command.build();
+        walk(&mut command, "nightjar");
+    }
 }

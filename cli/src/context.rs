@@ -5,11 +5,12 @@ use std::path::Path;
 
 use nightjar_client::delivery::Delivery;
 use nightjar_client::identity::npub;
-use nightjar_client::{Client, Options, RelayUrl};
+use nightjar_client::{Client, Options, PublicKey, RelayUrl};
 
 use crate::args::{Global, Via};
 use crate::console::Console;
 use crate::error::{CliError, no_relay};
+use crate::home_relays;
 use crate::keyfile::KeyFile;
 use crate::output::Output;
 use crate::person::{Actor, DEMO, demo_file};
@@ -35,15 +36,23 @@ impl Context {
         }
     }
 
-    /// The relays that `--via` names, or all of the running fleet.
-    pub(crate) fn relays(&self, via: &Via) -> Result<Vec<RelayUrl>, CliError> {
-        if via.via.is_empty() {
-            return match Running::find(via.state.as_deref()) {
-                Err(_) if via.state.is_none() => Err(no_relay()),
-                found => found?.relays(),
-            };
+    /// The relays that `--via` names; else those kept for `me` by `nightjar relays set`; else all of the running fleet.
+    pub(crate) fn relays(
+        &self,
+        via: &Via,
+        me: Option<&PublicKey>,
+    ) -> Result<Vec<RelayUrl>, CliError> {
+        if !via.via.is_empty() {
+            return self.named_relays(&via.via, via.state.as_deref());
         }
-        self.named_relays(&via.via, via.state.as_deref())
+        if via.state.is_some() {
+            return Running::find(via.state.as_deref())?.relays();
+        }
+        let kept = me.map(home_relays::of).unwrap_or_default();
+        if !kept.is_empty() {
+            return Ok(kept);
+        }
+        Running::find(None).map_or_else(|_| Err(no_relay()), |running| running.relays())
     }
 
     /// Relays by URL, or by the name of a region of the running fleet.

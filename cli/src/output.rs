@@ -240,6 +240,17 @@ fn shortened(text: &str, names: &BTreeMap<String, String>) -> String {
     text.split(", ").map(short).collect::<Vec<_>>().join(", ")
 }
 
+/// Fails when the table and JSON of a record have different fields.
+#[cfg(test)]
+pub(crate) fn assert_same_fields<R: Record>(record: &R) {
+    let json = serde_json::to_value(record).unwrap();
+    let mut fields: Vec<_> = json.as_object().unwrap().keys().cloned().collect();
+    let mut columns: Vec<_> = R::COLUMNS.iter().map(|name| (*name).to_owned()).collect();
+    fields.sort();
+    columns.sort();
+    assert_eq!(fields, columns);
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -269,8 +280,8 @@ mod tests {
             },
         ];
         insta::assert_snapshot!(table(&things, &BTreeMap::new()), @r"
-         NAME        SIZE  TAGS
-         a           3     x, y
+         NAME       SIZE  TAGS
+         a          3     x, y
          bell  [2J  -     -
         ");
     }

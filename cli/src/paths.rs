@@ -15,6 +15,13 @@ pub(crate) fn last_up() -> Result<PathBuf, CliError> {
     Ok(base("XDG_STATE_HOME", ".local/state")?.join("nightjar/last-up"))
 }
 
+/// File with the relays of one identity: `$XDG_STATE_HOME/nightjar/relays/HEX`.
+pub(crate) fn relays_of(public_key: &str) -> Result<PathBuf, CliError> {
+    Ok(base("XDG_STATE_HOME", ".local/state")?
+        .join("nightjar/relays")
+        .join(public_key))
+}
+
 /// State folder of `up` when none is named: `$XDG_STATE_HOME/nightjar/fleets/NAME`.
 pub(crate) fn fleet(name: &str) -> Result<PathBuf, CliError> {
     Ok(base("XDG_STATE_HOME", ".local/state")?

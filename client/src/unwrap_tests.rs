@@ -113,7 +113,7 @@ fn altered_wrap_is_refused() {
     later.created_at = Timestamp::from_secs(later.created_at.as_secs() + 1);
     assert_eq!(unwrap(&bob, &later).unwrap_err(), UnwrapError::WrapId);
 
-    let mut signed_by_another = wrap.clone();
+    let mut signed_by_another = wrap;
     signed_by_another.sig = eve.sign(EventBuilder::new(Kind::TextNote, "")).unwrap().sig;
     assert_eq!(
         unwrap(&bob, &signed_by_another).unwrap_err(),
@@ -153,7 +153,7 @@ fn altered_seal_is_refused() {
     another_content.content = encrypt(eve.keys(), &bob, &rumor);
     assert_eq!(reason(&another_content.as_json()), UnwrapError::SealId);
 
-    let mut signed_by_another = seal.clone();
+    let mut signed_by_another = seal;
     signed_by_another.sig = eve.sign(EventBuilder::new(Kind::TextNote, "")).unwrap().sig;
     assert_eq!(
         reason(&signed_by_another.as_json()),

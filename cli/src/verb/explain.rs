@@ -61,3 +61,24 @@ pub(crate) fn run(args: &ExplainArgs, context: &Context) -> Result<(), CliError>
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::output::assert_same_fields;
+
+    #[test]
+    fn table_and_json_have_the_same_fields() {
+        assert_same_fields(&CodeRecord {
+            code: String::new(),
+            exit: 0,
+            title: "",
+        });
+        assert_same_fields(&PageRecord {
+            code: String::new(),
+            exit: 0,
+            title: "",
+            page: "",
+        });
+    }
+}

@@ -18,9 +18,9 @@ pub(crate) async fn run(args: ExportArgs, context: &Context) -> Result<(), CliEr
     if let Some(since) = &args.since {
         filter = filter.since(when::since(since)?);
     }
-    let relays = context.relays(&args.via)?;
     // Private messages are given only to who proves to be their reader, so AUTH comes first when an identity is named.
     let actor = actor_for(&args.identity, &args.via)?;
+    let relays = context.relays(&args.via, Some(&actor.identity.public_key()))?;
     let mut connection = first_open(context, &actor, &relays).await?;
     let url = connection.url().clone();
     let fail = |error| from_relay(&url, &error);

@@ -67,8 +67,8 @@ struct Counts {
 }
 
 pub(crate) async fn run(args: ImportArgs, context: &Context) -> Result<(), CliError> {
-    let relays = context.relays(&args.via)?;
     let actor = actor_for(&args.identity, &args.via)?;
+    let relays = context.relays(&args.via, Some(&actor.identity.public_key()))?;
     let connection = first_open(context, &actor, &relays).await?;
     let mut import = Import {
         context,
@@ -305,6 +305,7 @@ fn checked(number: u64, line: &[u8]) -> Result<Line, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::output::assert_same_fields;
     use nightjar_client::{Identity, Kind};
     use nostr::event::EventBuilder;
 
@@ -330,5 +331,15 @@ mod tests {
         let at = event.find("\"sig\":\"").unwrap() + 7;
         let forged = format!("{}{other}{}", &event[..at], &event[at + 128..]);
         assert_eq!(reason(forged.as_bytes()), "the signature is wrong");
+    }
+
+    #[test]
+    fn table_and_json_have_the_same_fields() {
+        assert_same_fields(&LineRecord {
+            line: 1,
+            id: None,
+            state: "refused",
+            reason: None,
+        });
     }
 }

@@ -164,3 +164,20 @@ fn show_all(context: &Context) -> Result<(), CliError> {
     }
     context.out.list(&records)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::output::assert_same_fields;
+
+    #[test]
+    fn table_and_json_have_the_same_fields() {
+        let text = String::new;
+        assert_same_fields(&KeyRecord {
+            name: text(),
+            npub: text(),
+            encrypted: true,
+            file: text(),
+        });
+    }
+}

@@ -64,7 +64,7 @@ pub(crate) async fn open_inbox(
     since: Option<Timestamp>,
     live: bool,
 ) -> Result<(Inbox, usize), CliError> {
-    let asked = context.relays(via)?;
+    let asked = context.relays(via, Some(&actor.identity.public_key()))?;
     let mut client = context.client(actor, asked.clone());
     let relays = if via.via.is_empty() {
         own_relays(context, &mut client, asked).await?
@@ -141,4 +141,34 @@ pub(crate) async fn first_open(
         }
     }
     Err(from_relays("no relay could be reached", &failed))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::output::assert_same_fields;
+
+    #[test]
+    fn table_and_json_have_the_same_fields() {
+        let (alice, bob) = (Identity::generate(), Identity::generate());
+        let rumor =
+            nightjar_client::wrap::Rumor::text(&alice, &[bob.public_key()], "hi", 0).unwrap();
+        let wrap = rumor.wrap_for(&alice, &bob.public_key()).unwrap();
+        let message = nightjar_client::unwrap::unwrap(&bob, &wrap).unwrap();
+        let relay = RelayUrl::parse("ws://127.0.0.1:1").unwrap();
+        let received = Received {
+            message,
+            relay,
+            region: None,
+            group: 0,
+            live: true,
+            received_ms: 437,
+        };
+        let record = MessageRecord::new(&received);
+        assert_eq!(
+            (record.took_ms, record.time.as_str()),
+            (Some(437), "1970-01-01T00:00:00.000Z")
+        );
+        assert_same_fields(&record);
+    }
 }

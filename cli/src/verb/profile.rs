@@ -38,8 +38,8 @@ impl Record for ProfileRecord {
 pub(crate) async fn run(verb: ProfileVerb, context: &Context) -> Result<(), CliError> {
     match verb {
         ProfileVerb::Show(args) => {
-            let relays = context.relays(&args.via)?;
             let (actor, key) = who(&args)?;
+            let relays = context.relays(&args.via, Some(&actor.identity.public_key()))?;
             let mut client = context.client(&actor, relays);
             let found = client.latest(&key, Kind::Metadata).await?;
             client.close().await;
@@ -51,9 +51,9 @@ pub(crate) async fn run(verb: ProfileVerb, context: &Context) -> Result<(), CliE
             identity,
             via,
         } => {
-            let relays = context.relays(&via)?;
             let actor = identity.named(&via).open()?;
             let me = actor.identity.public_key();
+            let relays = context.relays(&via, Some(&me))?;
             let mut client = context.client(&actor, relays.clone());
             let old = client.latest(&me, Kind::Metadata).await?;
             let content = merged(old.as_ref(), fields).to_string();
@@ -125,6 +125,7 @@ fn not_published(key: &PublicKey) -> CliError {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::output::assert_same_fields;
     use nightjar_client::Identity;
 
     #[test]
@@ -144,5 +145,13 @@ mod tests {
             merged(Some(&old), fields),
             serde_json::json!({"name": "Alice", "about": "x", "lud16": "a@b"})
         );
+    }
+
+    #[test]
+    fn table_and_json_have_the_same_fields() {
+        let event = Identity::generate()
+            .sign(EventBuilder::new(Kind::Metadata, "{}"))
+            .unwrap();
+        assert_same_fields(&record(&event));
     }
 }

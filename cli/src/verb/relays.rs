@@ -7,6 +7,7 @@ use crate::args::RelaysVerb;
 use crate::code::Code;
 use crate::context::Context;
 use crate::error::CliError;
+use crate::home_relays;
 use crate::output::Record;
 use crate::verb::message::who;
 use crate::when;
@@ -24,8 +25,8 @@ impl Record for RelaysRecord {
 pub(crate) async fn run(verb: RelaysVerb, context: &Context) -> Result<(), CliError> {
     match verb {
         RelaysVerb::Show(args) => {
-            let relays = context.relays(&args.via)?;
             let (actor, key) = who(&args)?;
+            let relays = context.relays(&args.via, Some(&actor.identity.public_key()))?;
             let mut client = context.client(&actor, relays);
             let found = client.latest(&key, Kind::InboxRelays).await?;
             client.close().await;
@@ -50,7 +51,7 @@ pub(crate) async fn run(verb: RelaysVerb, context: &Context) -> Result<(), CliEr
             let list = context.named_relays(&relays, via.state.as_deref())?;
             let actor = identity.named(&via).open()?;
             // Published where asked for, and on the new relays themselves, where senders look first.
-            let mut targets = context.relays(&via).unwrap_or_default();
+            let mut targets = context.named_relays(&via.via, via.state.as_deref())?;
             targets.extend(
                 list.iter()
                     .filter(|url| !targets.contains(url))
@@ -63,6 +64,9 @@ pub(crate) async fn run(verb: RelaysVerb, context: &Context) -> Result<(), CliEr
                 .await?;
             client.close().await;
             context.tell_deliveries(&deliveries);
+            if !actor.demo {
+                home_relays::keep(&event.pubkey, &list)?;
+            }
             context.out.one(&record(&event))
         }
     }
@@ -76,5 +80,19 @@ fn record(event: &Event) -> RelaysRecord {
             .map(ToString::to_string)
             .collect(),
         updated: when::shown(event.created_at.as_secs().saturating_mul(1000)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::output::assert_same_fields;
+
+    #[test]
+    fn table_and_json_have_the_same_fields() {
+        let event = nightjar_client::Identity::generate()
+            .sign(directory::inbox_list(&[]))
+            .unwrap();
+        assert_same_fields(&record(&event));
     }
 }

@@ -50,8 +50,8 @@ pub(crate) async fn run(args: SendArgs, context: &Context) -> Result<(), CliErro
             "nightjar send TO --passphrase-file FILE",
         ));
     }
-    let relays = context.relays(&args.via)?;
     let actor = named.open()?;
+    let relays = context.relays(&args.via, Some(&actor.identity.public_key()))?;
     let out = context.out.with_names(known_names(state));
     let mut client = context.client(&actor, relays);
     let outcome = match text {
@@ -174,4 +174,24 @@ fn records(me: &PublicKey, sent: &Sent) -> Vec<CopyRecord> {
         })
         .chain(sent.own.iter().map(|delivery| record(me, "own", delivery)))
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::output::assert_same_fields;
+
+    #[test]
+    fn table_and_json_have_the_same_fields() {
+        let record = CopyRecord {
+            id: String::new(),
+            to: String::new(),
+            copy: "own",
+            relay: None,
+            region: None,
+            state: "failed",
+            took_ms: None,
+        };
+        assert_same_fields(&record);
+    }
 }

@@ -60,7 +60,7 @@ impl Record for RelayRecord {
 
 pub(crate) async fn status(args: &StatusArgs, context: &Context) -> Result<(), CliError> {
     if !args.via.via.is_empty() {
-        return relays(&context.relays(&args.via)?, context).await;
+        return relays(&context.relays(&args.via, None)?, context).await;
     }
     let running = Running::find(args.via.state.as_deref())?;
     if !is_locked(&running.state) {
@@ -195,4 +195,35 @@ fn is_locked(state: &Path) -> bool {
 fn stopped(state: &Path) -> CliError {
     let message = format!("the fleet of {} is stopped", state.display());
     CliError::new(Code::NoFleet, message, "nightjar up FILE")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::output::assert_same_fields;
+
+    #[test]
+    fn table_and_json_have_the_same_fields() {
+        let text = String::new;
+        let process = ProcessRecord {
+            region: text(),
+            name: text(),
+            role: text(),
+            state: text(),
+            pid: None,
+            address: None,
+        };
+        assert_same_fields(&process);
+        let relay = RelayRecord {
+            relay: text(),
+            state: "ready",
+            name: None,
+            fleet: None,
+            region: None,
+            durability: None,
+            took_ms: None,
+            reason: None,
+        };
+        assert_same_fields(&relay);
+    }
 }
