@@ -29,8 +29,6 @@ use crate::session::outbox::Outbox;
 use crate::session::{Services, Session};
 use crate::socket::{self, Connection, Timings};
 
-/// A connection that has not become a WebSocket by then is closed.
-const UPGRADE_WITHIN: Duration = Duration::from_secs(20);
 /// TCP connections beyond `max_connections`: handshakes under way, and requests for the information document.
 const SPARE_CONNECTIONS: usize = 1000;
 /// Files that the relay needs besides its connections.
@@ -79,12 +77,11 @@ pub fn serve(
         .fallback(on_request)
         .with_state(shared.clone())
         .into_make_service_with_connect_info::<Peer>();
-    let max_connections = shared.services.config.load().limits.max_connections;
-    raise_file_limit(max_connections);
+    raise_file_limit(shared.services.config.load().limits.max_connections);
     let door = Door {
         listener,
+        shared: shared.clone(),
         open: Arc::default(),
-        limit: max_connections + SPARE_CONNECTIONS,
     };
     let accepting = tokio::spawn(async move {
         axum::serve(door, app)
@@ -275,8 +272,8 @@ impl Connected<IncomingStream<'_, Door>> for Peer {
 /// The listener: no delay, a time limit for the handshake, and an end to the number of connections.
 struct Door {
     listener: TcpListener,
+    shared: Shared,
     open: Arc<AtomicUsize>,
-    limit: usize,
 }
 
 /// Counts a TCP connection from accept to its end.
@@ -315,7 +312,9 @@ impl Listener for Door {
         let (stream, address, place) = loop {
             let (stream, address) = Listener::accept(&mut self.listener).await;
             let place = Place(self.open.clone());
-            if self.open.fetch_add(1, Ordering::Relaxed) < self.limit {
+            let limit =
+                self.shared.services.config.load().limits.max_connections + SPARE_CONNECTIONS;
+            if self.open.fetch_add(1, Ordering::Relaxed) < limit {
                 break (stream, address, place);
             }
             // Too many to answer each: closed unheard.
@@ -326,7 +325,9 @@ impl Listener for Door {
         }
         let guarded = Guarded {
             stream,
-            deadline: Some(Box::pin(tokio::time::sleep(UPGRADE_WITHIN))),
+            deadline: Some(Box::pin(tokio::time::sleep(
+                self.shared.timings.upgrade_within,
+            ))),
             upgraded: Arc::default(),
             _place: place,
         };

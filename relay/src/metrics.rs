@@ -39,7 +39,7 @@ closed_label!(
         relay_full,
         /// This address holds as many connections as it may.
         address_full,
-        /// The relay is rebuilding its index or draining.
+        /// The relay is draining.
         not_ready,
         /// The request was no valid upgrade.
         bad_request,

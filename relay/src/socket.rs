@@ -19,7 +19,7 @@ use crate::session::outbox::{Frame, Next, Outbox};
 /// Allocated for every connection; longer messages take what they need while they are read.
 const READ_BUFFER: usize = 4 * 1024;
 /// Frames up to this many bytes leave in one write.
-const WRITE_BATCH: usize = 64 * 1024;
+const WRITE_BATCH: usize = 32 * 1024;
 /// A message up to this many times the stated limit is read and refused with a NOTICE; a longer one ends the connection.
 const OVERSIZED_READ: usize = 2;
 /// How long a closing connection waits for the peer to take the close frame and answer it.
@@ -36,6 +36,8 @@ const DRAIN_PUBLISHES: Duration = Duration::from_secs(3);
 /// The clocks of a connection.
 #[derive(Debug, Clone, Copy)]
 pub struct Timings {
+    /// A TCP connection that has not become a WebSocket by then is closed.
+    pub upgrade_within: Duration,
     /// A silent client is pinged after this time.
     pub ping_after: Duration,
     /// A client silent for this long, half-sent frames included, is gone.
@@ -47,6 +49,7 @@ pub struct Timings {
 impl Default for Timings {
     fn default() -> Self {
         Self {
+            upgrade_within: Duration::from_secs(20),
             ping_after: Duration::from_secs(45),
             idle_after: Duration::from_secs(150),
             write_within: Duration::from_secs(30),

@@ -160,6 +160,7 @@ async fn half_a_frame_and_half_a_handshake_cost_only_their_own_connection() {
     let timings = crate::socket::Timings {
         ping_after: std::time::Duration::from_millis(50),
         idle_after: std::time::Duration::from_millis(200),
+        upgrade_within: std::time::Duration::from_millis(500),
         ..Default::default()
     };
     let relay = Relay::start_with(|_| {}, timings).await;
@@ -193,6 +194,11 @@ async fn half_a_frame_and_half_a_handshake_cost_only_their_own_connection() {
         })
         .await;
     let mut rest = Vec::new();
+    half_handshake
+        .read_to_end(&mut rest)
+        .await
+        .expect("the relay gives up");
+    rest.clear();
     raw.read_to_end(&mut rest).await.expect("an orderly end");
     assert!(
         rest.windows(4).any(|bytes| bytes == b"idle"),
