@@ -105,7 +105,7 @@ pub enum OpenError {
     /// The key is here and the envelope is not what it should be: skip the entry and keep a record.
     #[error("damaged envelope: {0}")]
     Damaged(DamageReason),
-    /// Written by a later version: wait for an upgrade, the entry may be good.
+    /// Written by a later version, or a damaged first byte: the two cannot be told apart.
     #[error("envelope version {0} is not supported, this relay reads version {VERSION}")]
     UnsupportedVersion(u8),
 }
