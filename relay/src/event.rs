@@ -190,10 +190,12 @@ impl Event {
         hex::encode(self.id)
     }
 
-    /// NIP-40: the least of the expiration tags that are numbers, in seconds. Other values are ignored.
+    /// NIP-40: the least of the expiration tags that are times, in seconds; at most [`MAX_TIMESTAMP`]. Other values are
+    /// ignored.
     pub fn expiration(&self) -> Option<u64> {
         self.tag_values("expiration")
             .filter_map(|value| value.parse().ok())
+            .filter(|time| *time <= MAX_TIMESTAMP)
             .min()
     }
 

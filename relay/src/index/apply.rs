@@ -10,7 +10,7 @@ use super::placement::{self, Slot};
 use super::record::Subject;
 use super::rules::{Clock, Floor, deleters, judge, time_of};
 use super::tables::{Table, Tables, put_key};
-use super::{Advance, Applied, IndexError, LogEntry, store};
+use super::{Advance, Applied, IndexError, LogEntry, LogTime, store};
 use crate::event::{Event, EventId, PublicKey, kind};
 
 /// One write transaction.
@@ -21,37 +21,28 @@ pub(super) struct Writer<'t> {
 }
 
 impl Writer<'_> {
-    /// Applies one entry. `advances` are those of the same call: what they cover comes from the pull consumer.
-    pub(super) fn apply(
-        &mut self,
-        entry: &LogEntry,
-        advances: &[Advance],
-    ) -> Result<Applied, IndexError> {
+    /// Applies one entry.
+    pub(super) fn apply(&mut self, entry: &LogEntry) -> Result<Applied, IndexError> {
         let event = &*entry.event;
         if event.class() == Class::Ephemeral {
             return Ok(Applied::Expired);
         }
         let subject = Subject::of(event);
         let slot = placement::slot_of(self.tables, &mut self.txn, entry.at.as_ref())?;
-        let confirmed = entry.at.as_ref().is_some_and(|(stream, seq)| {
-            advances
-                .iter()
-                .any(|advance| advance.stream == *stream && advance.seq >= *seq)
-        });
 
         if store::is_stored(self.tables, &self.txn, &subject.id)? {
-            self.place(&subject, &slot, entry.log_time_ms, confirmed)?;
+            self.place(&subject, &slot, entry.log_time)?;
             return Ok(Applied::Duplicate);
         }
         self.apply_effects(event)?;
         let is_floor = self.raise_floor(&subject, &slot)?;
-        let log_time_ms = (event.class() == Class::Messages).then_some(entry.log_time_ms);
+        let log_time_ms = (event.class() == Class::Messages).then_some(entry.log_time.millis());
         let verdict = judge(self.tables, &self.txn, &subject, log_time_ms, &self.clock)?;
         if verdict == Applied::New {
             store::insert(self.tables, &mut self.txn, event, &subject)?;
         }
         if verdict == Applied::New || is_floor {
-            self.place(&subject, &slot, entry.log_time_ms, confirmed)?;
+            self.place(&subject, &slot, entry.log_time)?;
         }
         Ok(verdict)
     }
@@ -60,17 +51,9 @@ impl Writer<'_> {
         &mut self,
         subject: &Subject,
         slot: &Slot,
-        log_time_ms: u64,
-        confirmed: bool,
+        log_time: LogTime,
     ) -> Result<(), IndexError> {
-        placement::add(
-            self.tables,
-            &mut self.txn,
-            &subject.id,
-            slot,
-            log_time_ms,
-            confirmed,
-        )?;
+        placement::add(self.tables, &mut self.txn, &subject.id, slot, log_time)?;
         if crate::event::class_of(subject.kind) == Class::Messages {
             placement::refresh_log_time(self.tables, &mut self.txn, &subject.id)?;
         }

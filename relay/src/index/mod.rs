@@ -30,7 +30,7 @@ pub use error::IndexError;
 pub use query::Query;
 pub use types::{
     Advance, Applied, Batch, BatchLimits, Found, FreshReason, IndexOptions, IndexStats, Known,
-    LogEntry, LogPosition, OpenedAs,
+    LogEntry, LogPosition, LogTime, OpenedAs,
 };
 
 use self::apply::Writer;
@@ -106,8 +106,8 @@ impl Index {
 
     /// Applies entries and positions in one transaction; answers in the order of `entries`.
     ///
-    /// `advances` are given by the pull consumer alone, with the entries they cover: the timestamps of those are final,
-    /// any other entry's is provisional. On an error nothing of the call was applied.
+    /// `advances` are given by the pull consumer alone, with or after the entries they cover. On an error nothing of the
+    /// call was applied.
     pub fn apply(
         &self,
         entries: &[LogEntry],
@@ -125,10 +125,14 @@ impl Index {
             txn,
             clock: self.clock(now_s),
         };
-        let applied: Result<Vec<Applied>, IndexError> = entries
-            .iter()
-            .map(|entry| writer.apply(entry, advances))
-            .collect();
+        if !entries.is_empty() && self.inner.tables.used_bytes(&writer.txn)? >= self.inner.max_bytes
+        {
+            return Err(IndexError::Full {
+                max_bytes: self.inner.max_bytes,
+            });
+        }
+        let applied: Result<Vec<Applied>, IndexError> =
+            entries.iter().map(|entry| writer.apply(entry)).collect();
         let applied = applied.map_err(|error| self.write_error(error))?;
         for advance in advances {
             writer
@@ -245,19 +249,13 @@ impl Index {
     /// Figures for metrics.
     pub fn stats(&self) -> Result<IndexStats, IndexError> {
         let (txn, tables) = (self.read_txn()?, &self.inner.tables);
-        let mut used_bytes = 0;
-        for table in tables.all() {
-            let stat = table.stat(&txn)?;
-            let pages = stat.branch_pages + stat.leaf_pages + stat.overflow_pages;
-            used_bytes += pages as u64 * u64::from(stat.page_size);
-        }
         Ok(IndexStats {
             public_events: tables.events.len(&txn)?,
             private_events: tables.private_events.len(&txn)?,
             tombstones: tables.tombstones.len(&txn)?,
             coordinates: tables.floors.len(&txn)?,
             superseded_entries: tables.superseded.len(&txn)?,
-            used_bytes,
+            used_bytes: tables.used_bytes(&txn)?,
             max_bytes: self.inner.max_bytes,
             door_violations: self.inner.door_violations.load(Ordering::Relaxed),
             position: placement::read_position(tables, &txn)?,
@@ -334,8 +332,9 @@ fn open_database(
     Ok((env, tables))
 }
 
-/// LMDB wants whole pages.
+/// Whole pages, and an eighth more than may be in use: erasing copies pages, so a full map could not even erase.
 fn map_size(max_bytes: u64) -> usize {
     const PAGE: u64 = 64 * 1024;
-    usize::try_from(max_bytes.div_ceil(PAGE).max(16) * PAGE).unwrap_or(usize::MAX)
+    let bytes = max_bytes.saturating_add(max_bytes / 8);
+    usize::try_from(bytes.div_ceil(PAGE).clamp(16, u64::MAX / PAGE) * PAGE).unwrap_or(usize::MAX)
 }

@@ -6,7 +6,7 @@ use nightjar_envelope::{PositionVector, StreamName};
 use super::keys;
 use super::rules::time_of;
 use super::tables::{Tables, keys_under, put_key};
-use super::{IndexError, LogPosition};
+use super::{IndexError, LogPosition, LogTime};
 use crate::event::EventId;
 
 /// Stands for "position not known yet".
@@ -44,22 +44,20 @@ pub(super) fn slot_of(
     Ok(slot)
 }
 
-/// Notes that the log has `id` at `slot`. A timestamp already there is replaced only by a confirmed one, which comes from
-/// NATS; a publisher's is its own clock.
+/// Notes that the log has `id` at `slot`. A timestamp already there is replaced by that of NATS alone.
 pub(super) fn add(
     tables: &Tables,
     txn: &mut RwTxn<'_>,
     id: &EventId,
     slot: &Slot,
-    log_time_ms: u64,
-    confirmed: bool,
+    log_time: LogTime,
 ) -> Result<(), IndexError> {
     if *slot == UNPLACED {
         if keys_under(tables.placements, txn, id, 1)?.is_empty() {
             tables.placements.put(
                 txn,
                 &[id.as_slice(), slot].concat(),
-                &log_time_ms.to_be_bytes(),
+                &log_time.millis().to_be_bytes(),
             )?;
         }
         return Ok(());
@@ -68,10 +66,10 @@ pub(super) fn add(
         .placements
         .delete(txn, &[id.as_slice(), &UNPLACED].concat())?;
     let key = [id.as_slice(), slot].concat();
-    if confirmed || tables.placements.get(txn, &key)?.is_none() {
+    if matches!(log_time, LogTime::Nats(_)) || tables.placements.get(txn, &key)?.is_none() {
         tables
             .placements
-            .put(txn, &key, &log_time_ms.to_be_bytes())?;
+            .put(txn, &key, &log_time.millis().to_be_bytes())?;
     }
     Ok(())
 }

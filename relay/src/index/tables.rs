@@ -90,6 +90,19 @@ tables! {
     position,
 }
 
+impl Tables {
+    /// Bytes of pages that hold rows now; pages freed by erasing are not counted.
+    pub(super) fn used_bytes(&self, txn: &RoTxn<'_>) -> Result<u64, IndexError> {
+        let mut bytes = 0;
+        for table in self.all() {
+            let stat = table.stat(txn)?;
+            let pages = stat.branch_pages + stat.leaf_pages + stat.overflow_pages;
+            bytes += pages as u64 * u64::from(stat.page_size);
+        }
+        Ok(bytes)
+    }
+}
+
 /// Keys below `prefix`, copied, at most `max`. (Rows are copied before anything is deleted: a cursor does not survive.)
 pub(super) fn keys_under(
     table: Table,

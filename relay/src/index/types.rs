@@ -15,7 +15,8 @@ use crate::event::{Event, EventId};
 pub struct IndexOptions {
     /// Folder of the index; made if absent. Only the index's own files in it are ever touched.
     pub dir: PathBuf,
-    /// Most bytes on disk (LMDB map size). A full index refuses to apply: [`super::IndexError::Full`].
+    /// Most bytes in use. A full index refuses to apply, [`super::IndexError::Full`], but still erases what expires. The
+    /// file may become an eighth larger.
     pub max_bytes: u64,
     /// How long messages (streams `EV_*`) are kept, counted from their NATS timestamp.
     pub message_retention: Duration,
@@ -80,9 +81,26 @@ pub struct LogEntry {
     pub event: Arc<Event>,
     /// Its position; `None` if not known yet (the pull consumer will bring it).
     pub at: Option<(StreamName, u64)>,
-    /// NATS timestamp in milliseconds. A publisher, who does not know it, gives the time of admission; the pull
-    /// consumer's copy corrects that.
-    pub log_time_ms: u64,
+    /// When the log took it.
+    pub log_time: LogTime,
+}
+
+/// When the log took an entry, in Unix milliseconds. Retention counts from it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogTime {
+    /// The NATS timestamp, as the pull consumer sees it: final.
+    Nats(u64),
+    /// The time of admission, from a publisher, who is not told the NATS timestamp. Gives way to that.
+    Provisional(u64),
+}
+
+impl LogTime {
+    /// Unix milliseconds.
+    pub fn millis(self) -> u64 {
+        match self {
+            LogTime::Nats(millis) | LogTime::Provisional(millis) => millis,
+        }
+    }
 }
 
 /// What became of an entry. `New` means: visible now, for the first time on this relay.

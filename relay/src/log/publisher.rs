@@ -23,7 +23,7 @@ use super::keys::Keys;
 use super::metrics::{Attempt, LogMetrics};
 use super::writer::{Write, Writer};
 use crate::event::Event;
-use crate::index::{Applied, LogEntry};
+use crate::index::{Applied, LogEntry, LogTime};
 use crate::live::{Live, Source};
 
 /// A shard that has not answered by then is joined by the next one.
@@ -298,7 +298,7 @@ impl Publisher {
         let entry = LogEntry {
             event,
             at: Some(at),
-            log_time_ms: context.admitted_ms,
+            log_time: LogTime::Provisional(context.admitted_ms),
         };
         let write = Write {
             entries: vec![entry],

@@ -20,7 +20,7 @@ use super::quarantine::{Quarantine, QuarantineRecord};
 use super::readiness::{Readiness, Waiting};
 use super::rebuild::Rebuild;
 use super::writer::{Write, WriteError, Writer};
-use crate::index::{Advance, Applied, Index, LogEntry};
+use crate::index::{Advance, Applied, Index, LogEntry, LogTime};
 use crate::live::{Live, Source};
 
 /// Entries opened and applied together.
@@ -261,7 +261,7 @@ impl Tail {
             .map(|(sequence, time_ms, opened)| LogEntry {
                 event: Arc::clone(&opened.event),
                 at: Some((self.stream.clone(), *sequence)),
-                log_time_ms: *time_ms,
+                log_time: LogTime::Nats(*time_ms),
             })
             .collect();
         let spans: Vec<_> = opened

@@ -156,6 +156,34 @@ fn a_closed_index_takes_no_writes() {
 }
 
 #[test]
+fn a_full_index_still_erases_and_then_applies_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let small = IndexOptions {
+        max_bytes: 4 << 20,
+        ..options(&dir)
+    };
+    let (index, _) = Index::open(&small).unwrap();
+    let expiring = |number| {
+        let tags = json!([
+            ["t", "x".repeat(40_000)],
+            ["expiration", (NOW + 5).to_string()]
+        ]);
+        entry(&event(number, ALICE, number, 1, tags), number)
+    };
+    let mut last = 0;
+    while index.apply(&[expiring(last + 1)], &[], NOW).is_ok() {
+        last += 1;
+    }
+    assert!(last > 50, "{last}");
+    while index.sweep_expired(NOW + 5, 10).unwrap() > 0 {}
+    let note = event(9_999, ALICE, 100, 1, json!([]));
+    assert_eq!(
+        index.apply(&[entry(&note, 9_999)], &[], NOW).unwrap(),
+        [Applied::New]
+    );
+}
+
+#[test]
 fn a_full_index_applies_nothing_of_the_call_and_goes_on_when_enlarged() {
     let dir = tempfile::tempdir().unwrap();
     let small = IndexOptions {

@@ -143,7 +143,7 @@ pub(super) fn entry(event: &Event, seq: u64) -> LogEntry {
     LogEntry {
         event: Arc::new(event.clone()),
         at: Some((stream(name), seq)),
-        log_time_ms: NOW * 1000,
+        log_time: LogTime::Provisional(NOW * 1000),
     }
 }
 

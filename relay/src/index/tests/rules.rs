@@ -236,7 +236,7 @@ fn a_request_to_vanish_hides_all_up_to_its_time_and_wraps_to_its_author() {
 fn messages_age_out_by_their_latest_nats_timestamp_and_state_does_not() {
     let bed = Bed::new();
     let at = |event: &Event, seq, time_s: u64| LogEntry {
-        log_time_ms: time_s * 1000,
+        log_time: LogTime::Nats(time_s * 1000),
         ..entry(event, seq)
     };
     let (note, list) = (
@@ -260,7 +260,7 @@ fn messages_age_out_by_their_latest_nats_timestamp_and_state_does_not() {
     assert_eq!(bed.index.sweep_expired(NOW + 2 * DAY, 100).unwrap(), 1);
     assert_eq!(bed.index.positions_of(&note).unwrap(), []);
     let again = LogEntry {
-        log_time_ms: (NOW + 2 * DAY) * 1000,
+        log_time: LogTime::Nats((NOW + 2 * DAY) * 1000),
         ..entry(&note, 9)
     };
     assert_eq!(bed.apply_at(&again, NOW + 2 * DAY), Applied::New);
@@ -268,22 +268,19 @@ fn messages_age_out_by_their_latest_nats_timestamp_and_state_does_not() {
 
 #[test]
 fn the_pull_consumer_corrects_a_provisional_timestamp_and_the_publisher_does_not() {
-    let (publisher, consumer) = (
-        (NOW - 90 * DAY) * 1000 + 500,
-        (NOW - 90 * DAY) * 1000 + 2_500,
-    );
+    let began = (NOW - 90 * DAY) * 1000;
     let note = event(1, ALICE, 100, 1, json!([]));
-    let copy = |log_time_ms| LogEntry {
-        log_time_ms,
+    let copy = |log_time| LogEntry {
+        log_time,
         ..entry(&note, 1)
     };
-    for publisher_first in [true, false] {
+    let publisher = copy(LogTime::Provisional(began + 500));
+    let consumer = copy(LogTime::Nats(began + 2_500));
+    for order in [[&publisher, &consumer], [&consumer, &publisher]] {
         let bed = Bed::new();
-        if publisher_first {
-            bed.apply(&copy(publisher));
-        }
-        bed.follow(&copy(consumer));
-        bed.apply(&copy(publisher));
+        bed.index
+            .apply(&order.map(LogEntry::clone), &[], NOW)
+            .unwrap();
         assert_eq!(bed.ids_at(&[json!({})], &[], NOW + 2), [id(1)]);
         assert_eq!(bed.ids_at(&[json!({})], &[], NOW + 3).len(), 0);
     }
