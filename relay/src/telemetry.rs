@@ -130,3 +130,37 @@ pub(crate) fn follow_span(trace: &TraceContext) -> tracing::Span {
     drop(span.set_parent(opentelemetry::Context::new().with_remote_span_context(remote)));
     span
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_trace_goes_on_in_another_relay_through_the_sealed_body() {
+        let provider = SdkTracerProvider::builder()
+            .with_sampler(Sampler::AlwaysOn)
+            .build();
+        let layer = tracing_opentelemetry::layer().with_tracer(provider.tracer("test"));
+        let subscriber = tracing_subscriber::registry().with(layer);
+        tracing::subscriber::with_default(subscriber, || {
+            let sent = tracing::debug_span!("publish")
+                .in_scope(current_trace)
+                .expect("a sampled trace");
+            let followed = follow_span(&sent)
+                .in_scope(current_trace)
+                .expect("its continuation");
+            assert_eq!(followed.trace_id, sent.trace_id);
+            assert_ne!(followed.span_id, sent.span_id);
+        });
+    }
+
+    #[test]
+    fn without_export_nothing_is_sealed_along() {
+        tracing::subscriber::with_default(tracing_subscriber::registry(), || {
+            assert_eq!(
+                tracing::debug_span!("publish").in_scope(current_trace),
+                None
+            );
+        });
+    }
+}

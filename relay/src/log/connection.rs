@@ -59,6 +59,13 @@ pub(crate) struct Connection {
     pub(crate) connects: watch::Receiver<u64>,
 }
 
+impl Connection {
+    /// Whether there is a connection now.
+    pub(crate) fn is_connected(&self) -> bool {
+        self.client.connection_state() == async_nats::connection::State::Connected
+    }
+}
+
 /// Connects in the background and keeps trying for ever; `readiness` tells when there is no connection.
 pub(crate) async fn connect(
     nats: &NatsClient,

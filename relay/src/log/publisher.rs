@@ -165,6 +165,10 @@ impl Publisher {
     ) -> Result<Published, PublishError> {
         let parts = &self.inner.parts;
         let keyring = parts.keys.current().ok_or(PublishError::NoKey)?;
+        if parts.writer.is_failing() {
+            // Nothing may be acknowledged, so nothing more goes into the log. The follower's entries try the index again.
+            return Err(PublishError::IndexUnavailable);
+        }
         let _in_flight = self.take_in_flight(event.json().len())?;
         let route = self.home(&keyring, &event)?;
         if route.class == Class::Ephemeral {
@@ -233,59 +237,58 @@ impl Publisher {
         home: &Route,
         deadline: TokioInstant,
     ) -> Result<(StreamName, u64), PublishError> {
-        let metrics = &self.inner.parts.metrics;
+        let parts = &self.inner.parts;
         let shards = {
-            let config = self.inner.parts.config.load();
+            let config = parts.config.load();
             let own = config.log.region(&home.region);
             own.map_or(1, |own| attempt::shards_of(home.class, own).max(1))
         };
         let mut pending = FuturesUnordered::new();
         let mut full = vec![false; usize::from(shards)];
-        let mut refusals = 0u32;
-        for number in 0u32.. {
-            let shard = attempt::shard_of_attempt(home.shard, number, shards);
-            let route = home.on_shard(shard);
-            pending.push(sealer.attempt(&route, deadline)?);
-            let spill_at = TokioInstant::now() + SPILL_AFTER;
-            let mut next_at = spill_at.min(deadline);
-            loop {
-                let end = tokio::select! {
-                    Some(end) = pending.next(), if !pending.is_empty() => end,
-                    () = sleep_until(next_at) => break,
-                };
-                match end {
-                    (_, AttemptEnd::Stored { stream, sequence }) => {
-                        let home_stream = home.stream().as_ref() == Some(&stream);
-                        metrics.on_attempt(if home_stream {
-                            Attempt::home
-                        } else {
-                            Attempt::spilled
-                        });
-                        return Ok((stream, sequence));
+        let (mut attempts, mut refusals) = (0u32, 0u32);
+        let mut next_at = TokioInstant::now();
+        while TokioInstant::now() < deadline {
+            let now = TokioInstant::now();
+            if now >= next_at && (attempts == 0 || parts.connection.is_connected()) {
+                let shard = attempt::shard_of_attempt(home.shard, attempts, shards);
+                pending.push(sealer.attempt(&home.on_shard(shard), deadline)?);
+                attempts += 1;
+                next_at = now + SPILL_AFTER;
+            } else if now >= next_at {
+                // What is sent now would only pile up until there is a connection.
+                next_at = now + RETRY_FIRST;
+            }
+            let end = tokio::select! {
+                Some(end) = pending.next(), if !pending.is_empty() => end,
+                () = sleep_until(next_at.min(deadline)) => continue,
+            };
+            match end {
+                (_, AttemptEnd::Stored { stream, sequence }) => {
+                    let at_home = home.stream().as_ref() == Some(&stream);
+                    parts.metrics.on_attempt(if at_home {
+                        Attempt::home
+                    } else {
+                        Attempt::spilled
+                    });
+                    return Ok((stream, sequence));
+                }
+                (shard, AttemptEnd::Full) => {
+                    parts.metrics.on_attempt(Attempt::full);
+                    full[usize::from(shard)] = true;
+                    if full.iter().all(|full| *full) {
+                        return Err(PublishError::LogFull);
                     }
-                    (shard, AttemptEnd::Full) => {
-                        metrics.on_attempt(Attempt::full);
-                        full[usize::from(shard)] = true;
-                        if full.iter().all(|full| *full) {
-                            return Err(PublishError::LogFull);
-                        }
-                        next_at = TokioInstant::now();
-                    }
-                    (_, AttemptEnd::InDoubt) => {
-                        metrics.on_attempt(Attempt::in_doubt);
-                        let pause = RETRY_FIRST
-                            .saturating_mul(1 << refusals.min(4))
-                            .min(SPILL_AFTER);
-                        refusals += 1;
-                        next_at = next_at.min(TokioInstant::now() + pause);
-                    }
+                    next_at = TokioInstant::now();
+                }
+                (_, AttemptEnd::InDoubt) => {
+                    parts.metrics.on_attempt(Attempt::in_doubt);
+                    let pause = RETRY_FIRST.saturating_mul(1 << refusals.min(4));
+                    refusals += 1;
+                    next_at = next_at.min(TokioInstant::now() + pause.min(SPILL_AFTER));
                 }
             }
-            if TokioInstant::now() >= deadline {
-                break;
-            }
         }
-        metrics.on_attempt(Attempt::not_in_time);
+        parts.metrics.on_attempt(Attempt::not_in_time);
         Err(PublishError::NotDurableInTime)
     }
 

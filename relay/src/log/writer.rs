@@ -4,6 +4,7 @@
 //! nobody. What failed together is tried one by one, so that a follower's bad entry never costs a publisher its OK.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use thiserror::Error;
@@ -56,6 +57,7 @@ enum Inbox {
 #[derive(Clone, Debug)]
 pub(crate) struct Writer {
     inbox: mpsc::Sender<Inbox>,
+    failing: Arc<AtomicBool>,
 }
 
 impl Writer {
@@ -67,7 +69,9 @@ impl Writer {
         readiness: Readiness,
     ) -> std::io::Result<(Self, std::thread::JoinHandle<()>)> {
         let (inbox, queue) = mpsc::channel(QUEUE);
+        let failing = Arc::new(AtomicBool::new(false));
         let worker = Worker {
+            failing: Arc::clone(&failing),
             index,
             live,
             metrics,
@@ -76,7 +80,7 @@ impl Writer {
         let thread = std::thread::Builder::new()
             .name("index-writer".into())
             .spawn(move || worker.run(queue))?;
-        Ok((Self { inbox }, thread))
+        Ok((Self { inbox, failing }, thread))
     }
 
     /// Writes, and returns what became of each entry once it is committed and offered to `live`.
@@ -89,6 +93,11 @@ impl Writer {
         result.await.map_err(|_| WriteError::Stopped)?
     }
 
+    /// Whether the last transaction was refused by the index.
+    pub(crate) fn is_failing(&self) -> bool {
+        self.failing.load(Ordering::Relaxed)
+    }
+
     /// Ends the thread after what is queued already.
     pub(crate) async fn stop(&self) {
         drop(self.inbox.send(Inbox::Stop).await);
@@ -96,6 +105,7 @@ impl Writer {
 }
 
 struct Worker {
+    failing: Arc<AtomicBool>,
     index: Index,
     live: Live,
     metrics: LogMetrics,
@@ -163,6 +173,7 @@ impl Worker {
             .commit_seconds
             .observe(began.elapsed().as_secs_f64());
         self.metrics.commit_entries.observe(entries.len() as f64);
+        self.failing.store(result.is_err(), Ordering::Relaxed);
         match result {
             Ok(applied) => {
                 if self.readiness.clear(READINESS_KEY) {

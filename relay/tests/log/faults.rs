@@ -264,3 +264,39 @@ async fn a_bad_configuration_ends_with_code_2_and_one_line_that_names_the_field(
     assert_eq!((code, text.lines().count()), (Some(2), 1), "{text}");
     assert!(text.contains("fleet"), "{text}");
 }
+
+#[tokio::test]
+async fn a_full_index_acknowledges_nothing_and_says_so() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let Some(nats) = Nats::start(dir.path()).await else {
+        return;
+    };
+    let mut relay = Relay::prepare(dir.path(), "a-relay-0", &nats, Some(&keys::keyring()));
+    relay.config.index.max_bytes = 16 << 20;
+    relay.config.limits.events_burst_per_connection = 1_000;
+    relay.config.limits.events_burst_per_address = 1_000;
+    relay.config.limits.unauthenticated_log_share = 1.0;
+    relay.write_config();
+    relay.spawn();
+    relay.wait_ready().await;
+    let mut client = relay.client().await;
+    let content = "x".repeat(300_000);
+    let mut accepted = Vec::new();
+    let reason = loop {
+        let note = note(&format!("{} {content}", accepted.len()));
+        match client.publish(&note).await {
+            (true, _) => accepted.push(id(&note)),
+            (false, reason) => break reason,
+        }
+        assert!(accepted.len() < 100, "16 MiB hold no 100 events of 300 kB");
+    };
+    assert!(
+        reason.starts_with("error: the relay's index takes no entries"),
+        "{reason}"
+    );
+    relay.wait_not_ready("index-failed").await;
+    let mut found = client.ids(json!({"kinds": [1], "limit": 500})).await;
+    found.sort();
+    accepted.sort();
+    assert_eq!(found, accepted, "what was acknowledged is served");
+}
