@@ -86,7 +86,7 @@ impl DirectPublisher {
             LogEntry {
                 event: event.clone(),
                 at: None,
-                log_time_ms: context.admitted_ms,
+                log_time: crate::index::LogTime::Provisional(context.admitted_ms),
             },
         );
         let applied = tokio::task::spawn_blocking(move || {
