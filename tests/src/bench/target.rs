@@ -184,16 +184,16 @@ spec:
 {regions}  log: {{maxBytesPerRegion: 1Gi, retention: {{messages: 90d}}}}
   relay:
     limits:
-      eventsPerSecondPerConnection: 1000000
+      eventsPerSecondPerConnection: 100000
       eventsBurstPerConnection: 1000000
-      eventsPerSecondPerAddress: 1000000
+      eventsPerSecondPerAddress: 100000
       eventsBurstPerAddress: 1000000
-      reqsPerSecondPerConnection: 1000000
+      reqsPerSecondPerConnection: 100000
       reqsBurstPerConnection: 1000000
       connectionsPerAddress: 100000
       maxConnections: 100000
       maxSubscriptions: 1000
-      unauthenticatedLogShare: 1
+      unauthenticatedLogPercent: 100
 "
     )
 }
