@@ -1,1 +1,338 @@
-//! The RelayCluster resource, nightjar.dev/v1alpha1.
+//! The `RelayCluster` resource, `nightjar.dev/v1alpha1`: what a user may ask for, with the bounds and rules that the API server checks.
+//!
+//! Field comments here are the reference that users read (`kubectl explain`, `docs/reference/relaycluster.md`): meaning,
+//! unit, range, default, whether a change is applied to a running fleet, and an example. A field exists only if code honours it.
+
+// KubeSchema derives from a hidden copy of each struct, which keeps its `pub`.
+#![allow(unreachable_pub)]
+
+mod duration;
+mod generate;
+mod limits;
+mod load;
+mod quantity;
+mod reference;
+mod schema;
+#[cfg(test)]
+mod tests;
+
+use kube::{CustomResource, KubeSchema};
+use serde::{Deserialize, Serialize};
+
+pub use duration::{DurationError, parse_duration};
+pub use generate::crd_yaml;
+pub use limits::RelayLimits;
+pub use load::{MAX_FILE_BYTES, load};
+pub use quantity::{QuantityError, format_bytes, parse_quantity};
+pub use reference::reference_markdown;
+pub(crate) use schema::{check_spec, quote};
+
+/// A fleet of Nostr relays in one or several regions that hold the same messages.
+///
+/// In this version all regions of a `RelayCluster` live in one Kubernetes cluster, or on one machine with `nightjar up`.
+#[derive(CustomResource, KubeSchema, Serialize, Deserialize, Debug, Clone, PartialEq)]
+#[kube(
+    group = "nightjar.dev",
+    version = "v1alpha1",
+    kind = "RelayCluster",
+    plural = "relayclusters",
+    namespaced,
+    cel,
+    derive = "PartialEq",
+    shortname = "njc",
+    category = "nightjar",
+    doc = "A fleet of Nostr relays in one or several regions that hold the same messages.",
+    validation = Rule::new("self.metadata.name.size() <= 40").message("metadata.name must have at most 40 characters: names of processes begin with it").field_path(".metadata.name"),
+    printcolumn(name = "Regions", type_ = "string", description = "Names of the regions", json_path = ".spec.regions[*].name"),
+    printcolumn(name = "NATS", type_ = "string", description = "NATS servers of each region; 1 is for development", json_path = ".spec.regions[*].nats.replicas"),
+    printcolumn(name = "Log", type_ = "string", description = "Bytes that each region's log may fill", json_path = ".spec.log.maxBytesPerRegion"),
+    printcolumn(name = "Retention", type_ = "string", description = "How long messages are kept", json_path = ".spec.log.retention.messages", priority = 1),
+    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
+)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[x_kube(
+    validation = Rule::new("self.regions.all(r, self.regions.exists_one(s, s.name == r.name))").message("names of regions must be unique").field_path(".regions"),
+    validation = Rule::new("self.regions.all(r, oldSelf.regions.all(o, o.name != r.name || o.nats.replicas == r.nats.replicas))").message("nats.replicas of a region cannot be changed: add a region with the wanted number instead").field_path(".regions")
+)]
+pub struct RelayClusterSpec {
+    /// The regions, 1 to 16, in no particular order.
+    ///
+    /// Can be changed live: a new region receives everything the others still keep. A removed region's processes stop, and its
+    /// data stays where it is. A region's name is never changed, and never given to another region.
+    ///
+    /// Example: `[{name: eu}, {name: us}]`
+    #[schemars(length(min = 1, max = 16))]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["name".to_string()]))]
+    pub regions: Vec<RegionSpec>,
+
+    /// The log: the durable streams through which regions exchange sealed messages.
+    #[serde(default)]
+    pub log: LogSpec,
+
+    /// What all relays of the fleet have in common.
+    #[serde(default)]
+    pub relay: RelaySpec,
+
+    /// Export of traces by all relays; none when left out. A change restarts the relays, one after the other.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tracing: Option<TracingSpec>,
+}
+
+/// One region: relays, and the NATS servers that keep its part of the log.
+#[derive(KubeSchema, Serialize, Deserialize, Debug, Clone, PartialEq)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct RegionSpec {
+    /// Name of the region: 1 to 31 of a-z, 0-9 and '-', beginning with a letter. It is part of stored data: never change it, and
+    /// never use it again for another region.
+    ///
+    /// Example: `eu-west`
+    #[schemars(length(min = 1, max = 31), regex(pattern = r"^[a-z][a-z0-9-]{0,30}$"))]
+    pub name: String,
+
+    /// The relays of the region.
+    #[serde(default)]
+    pub relays: RelaysSpec,
+
+    /// The NATS servers of the region.
+    #[serde(default)]
+    pub nats: NatsSpec,
+
+    /// URL under which clients reach the region, beside the addresses of the single relays: `wss://` or `ws://`. NIP-42 answers may
+    /// name it. Default: none.
+    ///
+    /// A change restarts the region's relays.
+    ///
+    /// Example: `wss://eu.example.org`
+    #[serde(default, rename = "publicURL", skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 6, max = 512), regex(pattern = r"^wss?://[^\s/]+"))]
+    pub public_url: Option<String>,
+}
+
+/// Relays of a region.
+#[derive(KubeSchema, Serialize, Deserialize, Debug, Clone, PartialEq)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct RelaysSpec {
+    /// How many relays, 1 to 16. Each holds a full index of the fleet. Default 1.
+    ///
+    /// Can be changed live; a removed relay lets its clients go before it stops.
+    ///
+    /// Example: `2`
+    #[serde(default = "one")]
+    #[schemars(range(min = 1, max = 16))]
+    pub replicas: i32,
+}
+
+/// NATS JetStream servers of a region.
+#[derive(KubeSchema, Serialize, Deserialize, Debug, Clone, PartialEq)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct NatsSpec {
+    /// How many servers: 3, or 1 for development. With 3, an acknowledged message is on the disks of a majority and survives the loss
+    /// of one. With 1 it survives a crash of the process, but not power loss. Default 3.
+    ///
+    /// Cannot be changed. Add a region with the wanted number instead.
+    ///
+    /// Example: `3`
+    #[serde(default = "three")]
+    #[schemars(range(min = 1, max = 3))]
+    #[x_kube(validation = Rule::new("self == 1 || self == 3").message("must be 3, or 1 for development: an even number keeps no majority when one server is lost"))]
+    pub replicas: i32,
+
+    /// Disk of each server for the log, in bytes, with `Ki`, `Mi`, `Gi` or `Ti`. Every server holds the log of every region, so this
+    /// must be at least 1.3 x number of regions x `log.maxBytesPerRegion`. Default `10Gi`.
+    ///
+    /// Can be raised (the servers restart, one after the other), not lowered.
+    ///
+    /// Example: `40Gi`
+    #[serde(default = "default_storage")]
+    #[schemars(
+        length(min = 1, max = 16),
+        regex(pattern = r"^[0-9]+(Ki|Mi|Gi|Ti|k|M|G|T)?$")
+    )]
+    pub storage: String,
+}
+
+/// Size and retention of the log.
+#[derive(KubeSchema, Serialize, Deserialize, Debug, Clone, PartialEq)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct LogSpec {
+    /// Bytes that one region's messages may fill on the log, at least `16Mi`. When it is full, relays refuse new messages; nothing
+    /// acknowledged is dropped. Three quarters are for messages, one quarter for profiles and other replaceable state. Default `1Gi`.
+    ///
+    /// Can be changed live; a lower limit than what is stored refuses new messages until older ones have expired.
+    ///
+    /// Example: `20Gi`
+    #[serde(default = "default_max_bytes")]
+    #[schemars(
+        length(min = 1, max = 16),
+        regex(pattern = r"^[0-9]+(Ki|Mi|Gi|Ti|k|M|G|T)?$")
+    )]
+    pub max_bytes_per_region: String,
+
+    /// How long things are kept.
+    #[serde(default)]
+    pub retention: RetentionSpec,
+}
+
+/// How long things are kept on the log.
+#[derive(KubeSchema, Serialize, Deserialize, Debug, Clone, PartialEq)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct RetentionSpec {
+    /// How long messages (gift wraps and other regular kinds) are kept: a number with `h`, `d` or `w`, from `30d` to `3650d`. Recipients
+    /// that stay away longer miss messages. Profiles and other replaceable state have no age limit. Default `90d`.
+    ///
+    /// A change restarts the relays, one after the other. A shorter one removes older messages everywhere.
+    ///
+    /// Example: `180d`
+    #[serde(default = "default_retention")]
+    #[schemars(length(min = 2, max = 10), regex(pattern = r"^[0-9]+(s|m|h|d|w)$"))]
+    pub messages: String,
+}
+
+/// What all relays of the fleet have in common.
+#[derive(KubeSchema, Serialize, Deserialize, Debug, Clone, PartialEq, Default)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct RelaySpec {
+    /// What the relays say of themselves and their operator (NIP-11). Can be changed live.
+    #[serde(default)]
+    pub info: RelayInfoSpec,
+
+    /// What a client may ask of a relay. Can be changed live; connections that are open keep what they have.
+    #[serde(default)]
+    #[x_kube(
+        validation = Rule::new("self.defaultLimit <= self.maxLimit").message("defaultLimit must be at most maxLimit").field_path(".defaultLimit"),
+        validation = Rule::new("self.inFlightPublishBytesPerConnection >= self.maxMessageLength").message("inFlightPublishBytesPerConnection must be at least maxMessageLength").field_path(".inFlightPublishBytesPerConnection"),
+        validation = Rule::new("self.inFlightPublishBytesPerRelay >= self.inFlightPublishBytesPerConnection").message("inFlightPublishBytesPerRelay must be at least inFlightPublishBytesPerConnection").field_path(".inFlightPublishBytesPerRelay")
+    )]
+    pub limits: RelayLimits,
+}
+
+/// NIP-11 information. Everything is optional and can be changed live.
+#[derive(KubeSchema, Serialize, Deserialize, Debug, Clone, PartialEq, Default)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct RelayInfoSpec {
+    /// Name shown to people, at most 100 characters. Default: the fleet's name.
+    ///
+    /// Example: `Example Messaging`
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 100))]
+    pub name: Option<String>,
+
+    /// Description in plain text, at most 1,000 characters.
+    ///
+    /// Example: `Private messages for example.org`
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 1000))]
+    pub description: Option<String>,
+
+    /// How to reach the operator: a URI.
+    ///
+    /// Example: `mailto:ops@example.org`
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 500))]
+    pub contact: Option<String>,
+
+    /// The operator's public key: 64 lowercase hex digits.
+    ///
+    /// Example: `3bf0c63fcb93463407af97a5e5ee64fa883d107ef9e558472c4eb9aaaefa459d`
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 64, max = 64), regex(pattern = r"^[0-9a-f]{64}$"))]
+    pub pubkey: Option<String>,
+
+    /// URL of an icon, `https://` or `http://`.
+    ///
+    /// Example: `https://example.org/icon.png`
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 8, max = 500), regex(pattern = r"^https?://"))]
+    pub icon: Option<String>,
+
+    /// URL of the terms of service.
+    ///
+    /// Example: `https://example.org/terms`
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 8, max = 500), regex(pattern = r"^https?://"))]
+    pub terms_of_service: Option<String>,
+
+    /// URL of the privacy policy.
+    ///
+    /// Example: `https://example.org/privacy`
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 8, max = 500), regex(pattern = r"^https?://"))]
+    pub privacy_policy: Option<String>,
+
+    /// URL of the posting policy.
+    ///
+    /// Example: `https://example.org/posting`
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 8, max = 500), regex(pattern = r"^https?://"))]
+    pub posting_policy: Option<String>,
+}
+
+/// Export of traces. Between relays, trace context travels inside sealed messages only.
+#[derive(KubeSchema, Serialize, Deserialize, Debug, Clone, PartialEq)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct TracingSpec {
+    /// Where relays send traces: OTLP over gRPC, `http://` or `https://`.
+    ///
+    /// Example: `http://127.0.0.1:4317`
+    #[schemars(length(min = 8, max = 512), regex(pattern = r"^https?://"))]
+    pub otlp_endpoint: String,
+
+    /// Part of the messages that is traced, in percent, 0 to 100. Default 1.
+    ///
+    /// Example: `100`
+    #[serde(default = "one")]
+    #[schemars(range(min = 0, max = 100))]
+    pub sample_percent: i32,
+}
+
+impl Default for RelaysSpec {
+    fn default() -> Self {
+        Self { replicas: one() }
+    }
+}
+
+impl Default for NatsSpec {
+    fn default() -> Self {
+        Self {
+            replicas: three(),
+            storage: default_storage(),
+        }
+    }
+}
+
+impl Default for LogSpec {
+    fn default() -> Self {
+        Self {
+            max_bytes_per_region: default_max_bytes(),
+            retention: RetentionSpec::default(),
+        }
+    }
+}
+
+impl Default for RetentionSpec {
+    fn default() -> Self {
+        Self {
+            messages: default_retention(),
+        }
+    }
+}
+
+fn one() -> i32 {
+    1
+}
+
+fn three() -> i32 {
+    3
+}
+
+fn default_storage() -> String {
+    "10Gi".to_owned()
+}
+
+fn default_max_bytes() -> String {
+    "1Gi".to_owned()
+}
+
+fn default_retention() -> String {
+    "90d".to_owned()
+}

@@ -1,0 +1,1 @@
+//! Rules of the schema, each shown to pass and to fail.
