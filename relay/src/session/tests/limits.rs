@@ -240,6 +240,7 @@ async fn a_slow_reader_is_closed_with_a_reason_and_costs_only_itself() {
         Message::Close(Some(frame)) => assert!(frame.reason.starts_with("slow reader"), "{frame}"),
         other => panic!("{other:?}"),
     }
+    drop(slow);
     relay
         .until("its memory is given back", |services| {
             services.metrics.out_queue_bytes.get() == 0
