@@ -119,3 +119,78 @@ fn stamp(path: &Path) -> Option<Stamp> {
     let meta = std::fs::metadata(path).ok()?;
     Some((meta.ino(), meta.len(), meta.mtime(), meta.mtime_nsec()))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn settings() -> RelayConfig {
+        let text = "\
+fleet: {id: 00112233445566778899aabbccddeeff, name: tests}
+region: a
+name: a-relay-0
+listen: 127.0.0.1:4001
+admin: 127.0.0.1:4002
+public_urls: ['ws://127.0.0.1:4001']
+nats: {servers: ['nats://127.0.0.1:4222'], nkey_seed_file: /seed}
+keyring_file: /keyring.json
+index: {dir: /index, max_bytes: 16777216}
+log:
+  replicas: 1
+  message_retention_seconds: 7776000
+  regions: [{region: a, generation: 1}]
+";
+        RelayConfig::from_yaml(text).expect("settings")
+    }
+
+    /// What is in force after the file has changed, and whether anything was taken over.
+    fn after(change: impl FnOnce(&mut RelayConfig)) -> (RelayConfig, bool) {
+        let dir = tempfile::tempdir().expect("a folder");
+        let path = dir.path().join("relay.yaml");
+        let config = ArcSwap::from_pointee(settings());
+        let mut new = settings();
+        change(&mut new);
+        std::fs::write(&path, new.to_yaml()).expect("written");
+        let changed = on_change(&path, &config);
+        (RelayConfig::clone(&config.load()), changed)
+    }
+
+    #[test]
+    fn what_may_change_live_does_and_what_needs_a_restart_waits() {
+        let (now, changed) = after(|new| {
+            new.limits.max_subscriptions = 7;
+            new.info.name = Some("new".into());
+            new.index.max_bytes *= 2;
+        });
+        assert!(changed);
+        assert_eq!(now.limits.max_subscriptions, 7);
+        assert_eq!(now.info.name.as_deref(), Some("new"));
+        assert_eq!(now.index.max_bytes, settings().index.max_bytes);
+    }
+
+    #[test]
+    fn our_own_generation_waits_for_a_restart_while_other_regions_come() {
+        let (now, changed) = after(|new| {
+            new.log.regions[0].generation = 2;
+            let mut other = new.log.regions[0].clone();
+            other.region = "b".parse().expect("a name");
+            new.log.regions.insert(0, other);
+        });
+        assert!(changed);
+        let generations: Vec<(String, u32)> = now
+            .log
+            .regions
+            .iter()
+            .map(|log| (log.region.to_string(), log.generation))
+            .collect();
+        assert_eq!(generations, [("b".to_owned(), 2), ("a".to_owned(), 1)]);
+    }
+
+    #[test]
+    fn a_file_that_says_the_same_or_cannot_be_read_changes_nothing() {
+        assert!(!after(|_| {}).1);
+        let config = ArcSwap::from_pointee(settings());
+        assert!(!on_change(Path::new("/nonexistent/relay.yaml"), &config));
+        assert_eq!(**config.load(), settings());
+    }
+}

@@ -57,6 +57,9 @@ pub enum PublishError {
     /// No acknowledgement in time. The event may still become durable: sending it again is safe.
     #[error("not durable in time, send it again")]
     NotDurableInTime,
+    /// No NATS server took the ephemeral event in time. It may still be delivered.
+    #[error("not handed on in time, send it again")]
+    NotHandedOn,
     /// The event does not fit into the largest envelope.
     #[error("the event has {len} bytes, the limit is {limit} bytes")]
     TooLarge {
@@ -355,7 +358,7 @@ impl Publisher {
         let handed = timeout_at(until, handed).await;
         if !matches!(handed, Ok(Ok(()))) {
             parts.replays.forget(&event.id);
-            return Err(PublishError::NotDurableInTime);
+            return Err(PublishError::NotHandedOn);
         }
         parts.live.deliver(&event, Source::Ephemeral);
         Ok(Published::HandedOver)

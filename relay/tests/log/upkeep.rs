@@ -143,3 +143,30 @@ async fn an_ephemeral_message_is_delivered_once_and_not_when_it_is_old() {
     assert_eq!(watcher.live_until(&fence).await, [id(&fresh), id(&fence)]);
     assert_eq!(watcher.next_within(Duration::from_millis(200)).await, None);
 }
+
+#[tokio::test]
+async fn a_relay_that_starts_before_nats_waits_and_serves_what_it_has() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let Some(mut nats) = Nats::start(dir.path()).await else {
+        return;
+    };
+    let mut relay = Relay::start(dir.path(), "a-relay-0", &nats, &keys::keyring()).await;
+    let kept = note("kept");
+    assert!(relay.client().await.publish(&kept).await.0);
+    assert_eq!(relay.stop(), Some(0));
+    nats.kill();
+
+    relay.spawn();
+    relay.wait_not_ready("nats-disconnected").await;
+    let mut client = relay.client().await;
+    assert_eq!(client.ids(json!({"ids": [id(&kept)]})).await, [id(&kept)]);
+    let typing = event(&Keys::generate(), 20_001, now(), &[], "typing");
+    let (accepted, reason) = client.publish(&typing).await;
+    assert!(
+        !accepted && reason == "error: not handed on in time, send it again",
+        "{reason}"
+    );
+    nats.spawn().await;
+    relay.wait_ready().await;
+    assert!(client.publish(&note("again")).await.0);
+}
