@@ -1,6 +1,8 @@
 //! Opening, closing, crashing and filling up.
 
 use std::fs;
+use std::io::{BufRead, BufReader, Write};
+use std::process::{Command, Stdio};
 
 use super::*;
 
@@ -225,4 +227,100 @@ fn a_full_index_applies_nothing_of_the_call_and_goes_on_when_enlarged() {
         index.apply(&[big(last + 1)], &[], NOW).unwrap(),
         [Applied::New]
     );
+}
+
+const CHILD_DIR: &str = "NIGHTJAR_TEST_INDEX_DIR";
+
+/// Runs in a process of its own, see below: applies until killed, and says what it has applied.
+#[test]
+#[ignore = "a process that another test starts and kills"]
+fn child_that_applies_until_killed() {
+    let Some(dir) = std::env::var_os(CHILD_DIR) else {
+        return;
+    };
+    let options = IndexOptions {
+        dir: dir.into(),
+        max_bytes: 256 << 20,
+        message_retention: Duration::from_secs(DAY),
+        fleet: "f1".to_owned(),
+    };
+    let (index, _) = Index::open(&options).unwrap();
+    for number in 1..200_000 {
+        let advance = Advance {
+            stream: stream("EV_a_1_0"),
+            seq: number,
+        };
+        index
+            .apply(
+                &[entry(
+                    &event(number, ALICE, number, 1, json!([["t", "x"]])),
+                    number,
+                )],
+                &[advance],
+                NOW,
+            )
+            .unwrap();
+        std::io::stdout()
+            .write_all(format!("applied {number}\n").as_bytes())
+            .unwrap();
+    }
+}
+
+#[test]
+fn what_was_applied_before_a_kill_is_there_afterwards() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut options = options(&dir);
+    options.max_bytes = 256 << 20;
+    let mut child = Command::new(std::env::current_exe().unwrap())
+        .args([
+            "index::tests::folder::child_that_applies_until_killed",
+            "--exact",
+            "--ignored",
+            "--nocapture",
+        ])
+        .env(CHILD_DIR, &options.dir)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let mut said = 0;
+    for line in BufReader::new(child.stdout.take().unwrap()).lines() {
+        let line = line.unwrap();
+        if let Some(number) = line.strip_prefix("applied ") {
+            said = number.parse().unwrap();
+        }
+        if said == 500 {
+            child.kill().unwrap();
+        }
+    }
+    child.wait().unwrap();
+    assert!(said >= 500, "the child ended after {said}");
+
+    let (index, opened) = Index::open(&options).unwrap();
+    assert_eq!(opened, OpenedAs::Resumed);
+    let stats = index.stats().unwrap();
+    assert!(
+        stats.public_events >= said,
+        "{} of {said}",
+        stats.public_events
+    );
+    assert_eq!(
+        stats.position.get(&stream("EV_a_1_0")),
+        stats.public_events,
+        "position and events move together"
+    );
+    let mut query = index
+        .query(&[filter(&json!({"#t": ["x"]}))], &Readers::anonymous(), NOW)
+        .unwrap();
+    assert_eq!(
+        drain(&mut query, &BatchLimits::default()).len() as u64,
+        stats.public_events
+    );
+    index
+        .apply(
+            &[entry(&event(1_000_000, ALICE, 1, 1, json!([])), 1_000_000)],
+            &[],
+            NOW,
+        )
+        .unwrap();
 }
