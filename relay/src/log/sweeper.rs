@@ -24,8 +24,8 @@ const SWEEP_EVERY: Duration = Duration::from_secs(10);
 const SWEEP_BATCH: usize = 200;
 /// Pause between two removals: at most 50 a second.
 const SWEEP_PAUSE: Duration = Duration::from_millis(20);
-/// JetStream: no message with this sequence; it is gone already.
-const GONE: [u64; 2] = [10_037, 10_043];
+/// JetStream: no message with this sequence, or no such stream (its region was removed); it is gone already.
+const GONE: [u64; 3] = [10_037, 10_043, 10_059];
 
 /// Erases what expired or outlived its retention, until stopped.
 pub(crate) async fn expire(index: Index, stop: CancellationToken) {
