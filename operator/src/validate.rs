@@ -9,8 +9,8 @@ use nightjar_config::{Limits, RelayInfo, TracingConfig};
 use nightjar_envelope::RegionName;
 
 use crate::crd::{
-    RegionSpec, RelayCluster, RelayInfoSpec, TracingSpec, check_spec, format_bytes, parse_duration,
-    parse_quantity, quote,
+    RegionSpec, RelayCluster, RelayInfoSpec, TracingSpec, check_spec, format_bytes, load,
+    parse_duration, parse_quantity, quote,
 };
 
 /// Smallest log of a region: each of its six streams needs room for some of the largest envelopes.
@@ -86,6 +86,14 @@ impl fmt::Display for FieldError {
 }
 
 impl std::error::Error for FieldError {}
+
+/// Reads a `RelayCluster` from YAML text and checks it.
+///
+/// # Errors
+/// Everything that is wrong, at least one entry.
+pub fn from_yaml(text: &str) -> Result<ValidFleet, Vec<FieldError>> {
+    validate(&load(text)?)
+}
 
 /// Checks a `RelayCluster` and gives the fleet it describes.
 ///

@@ -15,11 +15,18 @@ struct Generated {
     args: &'static [&'static str],
 }
 
-const GENERATED: [Generated; 1] = [Generated {
-    file: "crds/relayclusters.nightjar.dev.yaml",
-    program: "nightjar-operator",
-    args: &["crd"],
-}];
+const GENERATED: [Generated; 2] = [
+    Generated {
+        file: "crds/relayclusters.nightjar.dev.yaml",
+        program: "nightjar-operator",
+        args: &["crd"],
+    },
+    Generated {
+        file: "docs/reference/relaycluster.md",
+        program: "nightjar-operator",
+        args: &["crd", "--docs"],
+    },
+];
 
 pub(crate) fn generate(args: &[String]) -> Result<ExitCode> {
     let check = match args {
