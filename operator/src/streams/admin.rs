@@ -1,6 +1,6 @@
 //! The operator's connection to one region's JetStream: applies planned streams, each on its own, all at the same time.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::time::Duration;
 
 use async_nats::jetstream::response::Response;
@@ -15,6 +15,9 @@ use crate::plan::StreamPlan;
 
 /// How long one request may take: the server itself gives up a stream's election after less.
 const REQUEST_DEADLINE: Duration = Duration::from_secs(5);
+/// How long a look at a stream may take. Before its first leader is elected a region drops requests in silence, so asking again
+/// soon is what makes a start quick.
+const LOOKUP_DEADLINE: Duration = Duration::from_millis(500);
 /// Pause before a request is tried again while the region elects its leaders.
 const RETRY_PAUSE: Duration = Duration::from_millis(100);
 
@@ -49,6 +52,14 @@ pub enum StreamError {
         /// True when the same request may succeed later.
         retry: bool,
     },
+    /// The stream was made before and is gone.
+    #[error(
+        "stream {stream}: was made before and is gone; made anew it would count from 1 while the other regions have more, so put its data back"
+    )]
+    Lost {
+        /// The stream.
+        stream: String,
+    },
     /// The stream exists with settings that no update can change.
     #[error(
         "stream {stream}: exists with another {settings}; it holds acknowledged events, so it is left as it is"
@@ -67,7 +78,7 @@ impl StreamError {
         match self {
             Self::Connect { .. } | Self::Unanswered { .. } => true,
             Self::Refused { retry, .. } => *retry,
-            Self::Unchangeable { .. } => false,
+            Self::Unchangeable { .. } | Self::Lost { .. } => false,
         }
     }
 }
@@ -88,6 +99,7 @@ pub enum Change {
 pub struct RegionAdmin {
     region: RegionName,
     jetstream: Context,
+    lookups: Context,
 }
 
 impl RegionAdmin {
@@ -99,10 +111,13 @@ impl RegionAdmin {
     ) -> Result<Self, StreamError> {
         let client = connect(region, urls, seed, "nightjar-operator").await?;
         let mut jetstream = jetstream::new(client);
+        let mut lookups = jetstream.clone();
         jetstream.set_timeout(REQUEST_DEADLINE);
+        lookups.set_timeout(LOOKUP_DEADLINE);
         Ok(Self {
             region: region.clone(),
             jetstream,
+            lookups,
         })
     }
 
@@ -116,14 +131,17 @@ impl RegionAdmin {
     }
 
     /// Makes or corrects streams, all at the same time. Each result stands for itself.
+    ///
+    /// Those in `made` were made before: they are corrected, and never made a second time.
     pub async fn apply<'a>(
         &self,
         streams: impl IntoIterator<Item = &'a StreamPlan>,
+        made: &BTreeSet<StreamName>,
     ) -> Vec<(StreamName, Result<Change, StreamError>)> {
         join_all(
             streams
                 .into_iter()
-                .map(|stream| async { (stream.name.clone(), self.apply_one(stream).await) }),
+                .map(|stream| async { (stream.name.clone(), self.apply_one(stream, made).await) }),
         )
         .await
     }
@@ -134,10 +152,11 @@ impl RegionAdmin {
     pub async fn apply_until_settled<'a>(
         &self,
         streams: impl IntoIterator<Item = &'a StreamPlan>,
+        made: &BTreeSet<StreamName>,
     ) -> Vec<(StreamName, Result<Change, StreamError>)> {
         join_all(streams.into_iter().map(|stream| async {
             loop {
-                match self.apply_one(stream).await {
+                match self.apply_one(stream, made).await {
                     Err(error) if error.is_temporary() => {
                         tracing::debug!(region = %self.region, %error, "stream not applied yet");
                         tokio::time::sleep(RETRY_PAUSE).await;
@@ -181,10 +200,8 @@ impl RegionAdmin {
 
     /// The stream as the server sees it, or nothing if it does not exist.
     pub(super) async fn info(&self, stream: &str) -> Result<Option<Info>, StreamError> {
-        match self
-            .try_request(&format!("STREAM.INFO.{stream}"), stream, &())
-            .await?
-        {
+        let subject = format!("STREAM.INFO.{stream}");
+        match try_request(&self.lookups, &subject, stream, &()).await? {
             Response::Ok(info) => Ok(Some(info)),
             Response::Err { error } if error.error_code() == ErrorCode::STREAM_NOT_FOUND => {
                 Ok(None)
@@ -206,9 +223,18 @@ impl RegionAdmin {
         Ok(())
     }
 
-    async fn apply_one(&self, plan: &StreamPlan) -> Result<Change, StreamError> {
+    async fn apply_one(
+        &self,
+        plan: &StreamPlan,
+        made: &BTreeSet<StreamName>,
+    ) -> Result<Change, StreamError> {
         let wanted = desired::config(plan);
         let Some(found) = self.info(&wanted.name).await? else {
+            if made.contains(&plan.name) {
+                return Err(StreamError::Lost {
+                    stream: wanted.name,
+                });
+            }
             return self.create(&wanted).await;
         };
         let drift = desired::drift(&wanted, &found.config);
@@ -244,26 +270,26 @@ impl RegionAdmin {
         verb: &'static str,
         payload: &T,
     ) -> Result<V, StreamError> {
-        match self.try_request(subject, stream, payload).await? {
+        match try_request(&self.jetstream, subject, stream, payload).await? {
             Response::Ok(value) => Ok(value),
             Response::Err { error } => Err(refused(stream, verb, &error)),
         }
     }
+}
 
-    async fn try_request<T: Serialize + ?Sized, V: serde::de::DeserializeOwned>(
-        &self,
-        subject: &str,
-        stream: &str,
-        payload: &T,
-    ) -> Result<Response<V>, StreamError> {
-        self.jetstream
-            .request(subject.to_owned(), payload)
-            .await
-            .map_err(|error| StreamError::Unanswered {
-                stream: stream.to_owned(),
-                reason: error.to_string(),
-            })
-    }
+async fn try_request<T: Serialize + ?Sized, V: serde::de::DeserializeOwned>(
+    context: &Context,
+    subject: &str,
+    stream: &str,
+    payload: &T,
+) -> Result<Response<V>, StreamError> {
+    context
+        .request(subject.to_owned(), payload)
+        .await
+        .map_err(|error| StreamError::Unanswered {
+            stream: stream.to_owned(),
+            reason: error.to_string(),
+        })
 }
 
 /// Connects to a region's servers, trying each until one answers.
