@@ -42,6 +42,7 @@ pub(crate) fn tidy() -> Result<ExitCode> {
             complain("names the host each package came from; make it with `npm install --omit-lockfile-registry-resolved`".to_owned());
         }
     }
+    check_dependencies(&root, &mut complaints)?;
     for complaint in &complaints {
         eprintln!("{complaint}");
     }
@@ -78,6 +79,26 @@ fn files(root: &Path) -> Result<Vec<PathBuf>> {
         .map(PathBuf::from)
         .filter(|file| root.join(file).is_file())
         .collect())
+}
+
+/// Every dependency has a reason in docs/dependencies.md; our own crates need none.
+fn check_dependencies(root: &Path, complaints: &mut Vec<String>) -> Result<()> {
+    let manifest = fs::read_to_string(root.join("Cargo.toml")).context("Cargo.toml")?;
+    let reasons =
+        fs::read_to_string(root.join("docs/dependencies.md")).context("docs/dependencies.md")?;
+    let names = manifest
+        .lines()
+        .skip_while(|line| *line != "[workspace.dependencies]")
+        .skip(1)
+        .take_while(|line| !line.starts_with('['))
+        .filter_map(|line| line.split_once(" = ").map(|(name, _)| name))
+        .filter(|name| !name.starts_with("nightjar-"));
+    complaints.extend(
+        names
+            .filter(|name| !reasons.contains(&format!("`{name}`")))
+            .map(|name| format!("docs/dependencies.md: no reason for `{name}`")),
+    );
+    Ok(())
 }
 
 fn check_header(text: &str, complain: &mut impl FnMut(String)) {
