@@ -9,6 +9,7 @@ pub mod event;
 pub mod filter;
 pub mod http;
 pub mod index;
+mod index_metrics;
 pub mod live;
 pub mod log;
 pub mod message;

@@ -44,7 +44,7 @@ fn main() -> ExitCode {
         drop(tokio::task::spawn_blocking(move || telemetry.stop()).await);
         code
     });
-    runtime.shutdown_timeout(std::time::Duration::from_millis(500));
+    runtime.shutdown_timeout(std::time::Duration::from_millis(200));
     result
 }
 

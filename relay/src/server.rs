@@ -23,6 +23,7 @@ use crate::admission::{Admission, VerifierOptions};
 use crate::event::Event;
 use crate::http::{self, PublicPort};
 use crate::index::{Index, IndexError, IndexOptions, OpenedAs};
+use crate::index_metrics::IndexMetrics;
 use crate::live::Live;
 use crate::log::{
     Log, LogError, LogMetrics, LogOptions, PublishContext, PublishError, Published, Publisher,
@@ -33,8 +34,8 @@ use crate::session::{Parts, Publish, Services};
 use crate::socket::Timings;
 use crate::{admin, reload};
 
-/// From the signal to the end of the process at most this.
-const STOP_WITHIN: Duration = Duration::from_millis(7_700);
+/// From the signal to the end of the server at most this; the last traces and threads get the rest of 8 s.
+const STOP_WITHIN: Duration = Duration::from_millis(7_200);
 /// Of which this is kept for the log side and the index.
 const LOG_WITHIN: Duration = Duration::from_millis(1_200);
 
@@ -159,6 +160,10 @@ impl Server {
             stop.clone(),
         ));
         let (index, opened) = open_index(&settings).await?;
+        let figures = Box::new(IndexMetrics {
+            index: index.clone(),
+        });
+        metrics.register(|registry| registry.register_collector(figures));
         let live = Live::new(Arc::clone(&metrics));
         let (reloaded, reloads) = watch::channel(0);
         let log = Log::start(LogOptions {

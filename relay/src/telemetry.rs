@@ -3,6 +3,8 @@
 //! `NIGHTJAR_LOG` is a filter (default `info`), `NIGHTJAR_LOG_FORMAT` is `text` or `json`. Between relays, trace context
 //! travels inside sealed bodies only.
 
+use std::time::Duration;
+
 use nightjar_config::TracingConfig;
 use nightjar_envelope::TraceContext;
 use opentelemetry::trace::{
@@ -22,6 +24,9 @@ use tracing_subscriber::{Layer, Registry};
 const DEFAULT_LOG: &str = "info,async_nats=error";
 /// Spans that are exported: ours, down to each publish and apply.
 const EXPORTED: &str = "off,nightjar_relay=debug";
+
+/// The last traces may take this when the process ends.
+const EXPORT_WITHIN: Duration = Duration::from_millis(400);
 
 /// Why telemetry did not start.
 #[derive(Debug, Error)]
@@ -76,7 +81,7 @@ impl Telemetry {
     /// Sends what is left of the traces.
     pub fn stop(self) {
         if let Some(provider) = self.provider
-            && let Err(error) = provider.shutdown()
+            && let Err(error) = provider.shutdown_with_timeout(EXPORT_WITHIN)
         {
             tracing::warn!(%error, "the last traces were not exported");
         }

@@ -21,7 +21,7 @@ use super::connection::Connection;
 use super::ephemeral::Replays;
 use super::keys::Keys;
 use super::metrics::{Attempt, LogMetrics};
-use super::writer::{Write, Writer};
+use super::writer::{Write, WriteError, Writer};
 use crate::event::Event;
 use crate::index::{Applied, LogEntry, LogTime};
 use crate::live::{Live, Source};
@@ -317,7 +317,10 @@ impl Publisher {
             .writer
             .write(write)
             .await
-            .map_err(|_| PublishError::IndexUnavailable)?;
+            .map_err(|error| match error {
+                WriteError::Index(_) => PublishError::IndexUnavailable,
+                WriteError::Stopped => PublishError::Stopping,
+            })?;
         match applied.first() {
             // The follower may have been faster with the same entry: `Duplicate` is ours too. Whoever publishes again what
             // was known before is answered by the session, which asks the index first.

@@ -96,6 +96,17 @@ impl Client {
         }
     }
 
+    /// Authenticates as somebody (NIP-42), with the challenge that a relay sends first.
+    pub(crate) async fn authenticate(&mut self, url: &str, keys: &Keys) {
+        let challenge = self.next_of(&["AUTH"]).await[1].clone();
+        let challenge = challenge.as_str().expect("a challenge");
+        let tags: [&[&str]; 2] = [&["relay", url], &["challenge", challenge]];
+        let answer = event(keys, 22_242, now(), &tags, "");
+        self.send(json!(["AUTH", answer])).await;
+        let ok = self.next_of(&["OK"]).await;
+        assert_eq!((&ok[1], &ok[2]), (&answer["id"], &json!(true)), "{ok}");
+    }
+
     /// Publishes and returns the OK: accepted, and its text.
     pub(crate) async fn publish(&mut self, event: &Value) -> (bool, String) {
         self.send(json!(["EVENT", event])).await;

@@ -23,6 +23,8 @@ async fn what_is_acknowledged_is_found_and_outlives_the_death_of_nats() {
     let first = note("first");
     assert_eq!(client.publish(&first).await, (true, String::new()));
     assert_eq!(client.ids(json!({"ids": [id(&first)]})).await, [id(&first)]);
+    assert_eq!(relay.metric("nj_index_public_events").await, 1.0);
+    assert_eq!(relay.metric("nj_index_door_violations_total").await, 0.0);
     let again = client.publish(&first).await;
     assert!(again.0 && again.1.starts_with("duplicate:"), "{again:?}");
 
