@@ -1,15 +1,19 @@
-//! `nightjar-operator`: checks a RelayCluster, and prints what is generated from its types.
+//! `nightjar-operator`: runs a RelayCluster on this machine, checks it, keeps its keys, and prints what is generated from its types.
 
-use std::io::Write;
+use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use nightjar_operator::crd::{MAX_FILE_BYTES, crd_yaml, reference_markdown};
+use nightjar_operator::local::{self, Console, LocalOptions, Style};
 use nightjar_operator::validate::{FieldError, ValidFleet, from_yaml};
 
 /// Exit code for input that will not do: arguments, a file, the machine.
 const BAD_INPUT: u8 = 2;
+
+const LOCAL_HELP: &str = "Environment: NATS_SERVER names the nats-server executable (else PATH), NIGHTJAR_RELAY the \
+nightjar-relay executable (else the one beside this program).";
 
 /// Runs fleets of Nostr relays that a RelayCluster file describes.
 #[derive(Debug, Parser)]
@@ -22,6 +26,18 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Verb {
+    /// Run a fleet on this machine: NATS servers, hubs and relays as child processes. Ctrl-C stops it; a second one kills it
+    #[command(after_help = LOCAL_HELP)]
+    Local {
+        /// The RelayCluster file; changes of it are applied while the fleet runs
+        file: PathBuf,
+        /// The folder that keeps the fleet's keys, log and addresses; made when absent
+        #[arg(long, value_name = "DIR")]
+        state: PathBuf,
+        /// Print one JSON object for each event instead of a table
+        #[arg(long)]
+        json: bool,
+    },
     /// Check a RelayCluster file and say everything that is wrong with it
     Validate {
         /// The RelayCluster file
@@ -37,6 +53,7 @@ enum Verb {
 
 fn main() -> ExitCode {
     let failed = match Cli::parse().verb {
+        Verb::Local { file, state, json } => run_local(file, state, json),
         Verb::Validate { file } => validate(&file),
         Verb::Crd { docs } => print(&if docs {
             reference_markdown()
@@ -45,6 +62,33 @@ fn main() -> ExitCode {
         }),
     };
     failed.err().unwrap_or(ExitCode::SUCCESS)
+}
+
+fn run_local(file: PathBuf, state: PathBuf, json: bool) -> Result<(), ExitCode> {
+    let filter = tracing_subscriber::EnvFilter::try_from_default_env()
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("warn"));
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
+        .init();
+    let runtime = tokio::runtime::Runtime::new()
+        .map_err(|error| fail(&format!("cannot start a thread: {error}")))?;
+    let style = Style::choose(json, std::io::stdout().is_terminal());
+    let mut console = Console::to_stdout(style);
+    let ran = runtime.block_on(local::run(LocalOptions::new(file, state), &mut console));
+    ran.map_err(|error| {
+        if json {
+            // A script reads stdout; a person reads the line below.
+            for event in error.events() {
+                let _ = console.show(&event);
+            }
+        }
+        for line in error.to_string().lines() {
+            complain(line);
+        }
+        ExitCode::from(BAD_INPUT)
+    })
 }
 
 fn validate(file: &Path) -> Result<(), ExitCode> {
