@@ -93,6 +93,17 @@ pub enum KeysError {
     Pki(#[from] PkiError),
 }
 
+impl KeysError {
+    /// Whether what was given will not do, rather than that something failed.
+    #[must_use]
+    pub fn is_usage(&self) -> bool {
+        matches!(
+            self,
+            Self::State { .. } | Self::NoTerminal | Self::Passphrase(_) | Self::Mode { .. }
+        )
+    }
+}
+
 /// Does what the command line asks. What was done is said on stderr.
 pub fn run(args: &KeysArgs) -> Result<(), KeysError> {
     match &args.verb {
