@@ -133,8 +133,7 @@ pub struct NatsSpec {
     ///
     /// Example: `3`
     #[serde(default = "three")]
-    #[schemars(range(min = 1, max = 3))]
-    #[x_kube(validation = Rule::new("self == 1 || self == 3").message("must be 3, or 1 for development: an even number keeps no majority when one server is lost"))]
+    #[schemars(extend("enum" = [1, 3]))]
     pub replicas: i32,
 
     /// Disk of each server for the log, in bytes, with `Ki`, `Mi`, `Gi` or `Ti`. Every server holds the log of every region, so this

@@ -66,6 +66,15 @@ fn facts(field: &Value, required: bool) -> String {
     facts.extend(range("minimum", "maximum", ""));
     facts.extend(range("minItems", "maxItems", " entries"));
     facts.extend(range("minLength", "maxLength", " characters"));
+    if let Some(choices) = field["enum"].as_array() {
+        facts.push(
+            choices
+                .iter()
+                .map(Value::to_string)
+                .collect::<Vec<_>>()
+                .join(" or "),
+        );
+    }
     if let Some(pattern) = field["pattern"].as_str() {
         facts.push(format!("`{pattern}`"));
     }

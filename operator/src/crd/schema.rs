@@ -142,6 +142,16 @@ fn check_text(path: &str, schema: &Value, text: &str, errors: &mut Vec<FieldErro
 }
 
 fn check_range(path: &str, schema: &Value, number: i64, errors: &mut Vec<FieldError>) {
+    if let Some(choices) = schema["enum"]
+        .as_array()
+        .filter(|choices| !choices.contains(&number.into()))
+    {
+        let choices: Vec<String> = choices.iter().map(Value::to_string).collect();
+        errors.push(FieldError::new(
+            path,
+            format!("must be {}, is {number}", choices.join(" or ")),
+        ));
+    }
     let bound = |name: &str| schema[name].as_f64();
     #[expect(clippy::cast_precision_loss, reason = "bounds are 32 bits")]
     let value = number as f64;
@@ -169,9 +179,14 @@ fn check_length(
         bound(format!("max{of}")).unwrap_or(u64::MAX),
     );
     if !(least..=most).contains(&(length as u64)) {
+        let range = if least == most {
+            least.to_string()
+        } else {
+            format!("{least} to {most}")
+        };
         errors.push(FieldError::new(
             path,
-            format!("must have {least} to {most} {unit}, has {length}"),
+            format!("must have {range} {unit}, has {length}"),
         ));
     }
 }
