@@ -11,6 +11,8 @@ mod process;
 mod relay;
 mod stream;
 mod subjects;
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeMap;
 

@@ -10,8 +10,8 @@ use super::{Credential, FileRef, Port, ProcessId, SeedForm};
 
 /// The index holds every region's events in the clear with its tables: three times their bytes on the log, as a ceiling.
 const INDEX_PER_LOG_BYTE: u64 = 3;
-/// A small log still needs room for an index that deletes lazily.
-const MIN_INDEX_BYTES: u64 = 256 << 20;
+/// Regions that the ceiling has room for: the most that a fleet may have, so that a new region restarts no relay.
+const MAX_REGIONS: u64 = 16;
 
 /// The relay's `relay.yaml`.
 pub(super) fn config(plan: &Planner<'_>, id: &ProcessId) -> ProcessText {
@@ -35,9 +35,12 @@ fn relay_config(plan: &Planner<'_>, id: &ProcessId) -> RelayConfig {
     let region = plan.region(&id.region);
     let fleet = plan.fleet;
     let regions = plan.generations();
-    let log_bytes = fleet
+    // Address space, not disk. In powers of two, so that a slightly larger log restarts nothing either.
+    let index_bytes = fleet
         .max_bytes_per_region
-        .saturating_mul(regions.len() as u64);
+        .saturating_mul(MAX_REGIONS * INDEX_PER_LOG_BYTE)
+        .min(1 << 62)
+        .next_power_of_two();
     let mut public_urls = vec![plan.relay_url(id)];
     public_urls.extend(region.spec.public_url.clone());
     RelayConfig {
@@ -59,9 +62,7 @@ fn relay_config(plan: &Planner<'_>, id: &ProcessId) -> RelayConfig {
         keyring_file: plan.path(id, &FileRef::Keyring),
         index: IndexConfig {
             dir: plan.path(id, &FileRef::Index),
-            max_bytes: log_bytes
-                .saturating_mul(INDEX_PER_LOG_BYTE)
-                .max(MIN_INDEX_BYTES),
+            max_bytes: index_bytes,
         },
         log: LogConfig {
             replicas: region.spec.nats_replicas,
