@@ -212,11 +212,21 @@ fn there_are_as_many_orders_as_there_should_be() {
 #[test]
 fn all_orders_of_replace_delete_expire_and_republish_end_the_same() {
     let all = operations();
-    // Replace, replace at the same time, expire later, delete by id, delete by address, one published again.
-    for picks in [[0, 1, 3, 6, 7, 1], [0, 2, 4, 5, 9, 0]] {
+    let plays: [&[usize]; 5] = [
+        // Replace, replace with what expires, delete by id and by address, publish again.
+        &[0, 1, 3, 6, 7, 1],
+        // A deletion that itself expires.
+        &[0, 9, 0, 8],
+        // The same time, deleted by id, and a version that is expired from the start.
+        &[1, 2, 4, 5],
+        // A note that expires, its deletion, and a request to vanish.
+        &[10, 11, 10, 15],
+        // A wrap, its deletion, its recipient's request to vanish.
+        &[12, 14, 16, 12],
+    ];
+    for picks in plays {
         let events: Vec<Event> = picks.iter().map(|pick| all[*pick].clone()).collect();
-        let orders = orders(6);
-        check_all_orders(&events, &orders).unwrap();
+        check_all_orders(&events, &orders(events.len())).unwrap();
     }
 }
 
