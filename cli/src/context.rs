@@ -13,7 +13,7 @@ use crate::error::{CliError, no_relay};
 use crate::home_relays;
 use crate::keyfile::KeyFile;
 use crate::output::Output;
-use crate::person::{Actor, DEMO, demo_file};
+use crate::person::{self, Actor, DEMO, demo_file};
 use crate::running::{self, Running};
 
 /// Handed to every verb.
@@ -108,16 +108,22 @@ impl Context {
     }
 }
 
-/// Names of the demo identities of a running fleet, by `npub`; for tables.
+/// Names of our own keys and of the demo identities of a running fleet, by `npub`; for tables.
 pub(crate) fn known_names(state: Option<&Path>) -> BTreeMap<String, String> {
-    let Ok(state) = running::state_folder(state) else {
-        return BTreeMap::new();
-    };
-    let name = |demo: &&str| {
-        let key = KeyFile::read(&demo_file(&state, demo).ok()?).ok()?;
-        Some((key.npub, format!("{demo}@demo")))
-    };
-    DEMO.iter().filter_map(name).collect()
+    let mut names = BTreeMap::new();
+    for (name, path) in person::own_keys().unwrap_or_default() {
+        if let Ok(key) = KeyFile::read(&path) {
+            names.insert(key.npub, name);
+        }
+    }
+    if let Ok(state) = running::state_folder(state) {
+        for demo in DEMO {
+            if let Ok(key) = demo_file(&state, demo).and_then(|path| KeyFile::read(&path)) {
+                names.insert(key.npub, format!("{demo}@demo"));
+            }
+        }
+    }
+    names
 }
 
 /// Several keys as `npub1...`.

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use nightjar_client::inbox::{Inbox, InboxEvent, InboxOptions};
 use nightjar_client::{Client, ClientError, EventId, Identity, Options, RelayUrl, directory};
+use nightjar_operator::local::RegionRelays;
 use serde::Serialize;
 use tokio::time::{Instant, sleep, timeout_at};
 
@@ -12,7 +13,7 @@ use crate::code::Code;
 use crate::error::CliError;
 use crate::keyfile::{self, KeyFile};
 use crate::person::demo_file;
-use crate::running::{Region, relay_url};
+use crate::running::relay_url;
 
 /// The whole of publishing, sending and reading; a fleet that just became ready may still elect leaders.
 const HELLO_WITHIN: Duration = Duration::from_secs(20);
@@ -45,12 +46,12 @@ pub(crate) fn identity(state: &Path, name: &str) -> Result<Identity, CliError> {
 }
 
 /// Publishes the demo identities' relays and sends a hello from the first region to the second (or within the only one).
-pub(crate) async fn hello(state: &Path, regions: &[Region]) -> Result<Hello, CliError> {
+pub(crate) async fn hello(state: &Path, regions: &[RegionRelays]) -> Result<Hello, CliError> {
     let (Some(first), Some(last)) = (regions.first(), regions.get(1).or(regions.first())) else {
         return Err(no_hello("the fleet has no region"));
     };
     let (alice, bob) = (identity(state, "alice")?, identity(state, "bob")?);
-    let urls = |region: &Region| {
+    let urls = |region: &RegionRelays| {
         region
             .relays
             .iter()
@@ -86,8 +87,8 @@ pub(crate) async fn hello(state: &Path, regions: &[Region]) -> Result<Hello, Cli
         text: TEXT.to_owned(),
         from: "alice@demo",
         to: "bob@demo",
-        sent_in: sent_in.unwrap_or_else(|| first.name.clone()),
-        read_in: read_in.unwrap_or_else(|| last.name.clone()),
+        sent_in: sent_in.unwrap_or_else(|| first.name.to_string()),
+        read_in: read_in.unwrap_or_else(|| last.name.to_string()),
         took_ms,
     })
 }

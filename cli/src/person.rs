@@ -1,5 +1,6 @@
 //! Who acts and who is meant: `alice@demo`, the name of a key of ours, `npub1...`, `nprofile1...`, hex.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use nightjar_client::{Identity, PublicKey};
@@ -104,6 +105,24 @@ pub(crate) fn key_file(name: &str) -> Result<PathBuf, CliError> {
         ));
     }
     Ok(paths::keys()?.join(format!("{name}.key")))
+}
+
+/// Our keys by name, in order.
+pub(crate) fn own_keys() -> Result<BTreeMap<String, PathBuf>, CliError> {
+    let folder = paths::keys()?;
+    let entries = match std::fs::read_dir(&folder) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(BTreeMap::new()),
+        other => other.map_err(|error| CliError::file("list", &folder, &error))?,
+    };
+    let named = |path: PathBuf| {
+        let is_key = path.extension().is_some_and(|extension| extension == "key");
+        let name = path.file_stem()?.to_str()?.to_owned();
+        is_key.then_some((name, path))
+    };
+    Ok(entries
+        .flatten()
+        .filter_map(|entry| named(entry.path()))
+        .collect())
 }
 
 /// The file of a demo identity.

@@ -1,75 +1,62 @@
 //! The fleet that `nightjar up` runs on this machine, as its state folder tells. Reads only; never talks to processes.
 
-use std::fs;
+use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
 use nightjar_client::RelayUrl;
-use serde::Deserialize;
+use nightjar_operator::local::{FleetStatus, read_status};
+use rustix::fs::{FlockOperation, flock};
 
 use crate::code::Code;
 use crate::error::CliError;
 use crate::paths;
 
-/// What `DIR/status.json` says.
-#[derive(Debug, Clone, Deserialize)]
+/// A fleet whose state folder is known; it may have stopped.
+#[derive(Debug, Clone)]
 pub(crate) struct Running {
-    /// Process id of the runner.
-    #[serde(default)]
-    pub(crate) pid: Option<u32>,
-    /// Regions and the relays in them.
-    #[serde(default)]
-    pub(crate) regions: Vec<Region>,
-    /// Each process of the fleet.
-    #[serde(default)]
-    pub(crate) processes: Vec<Process>,
-    /// The state folder it was read from.
-    #[serde(skip)]
+    /// What `DIR/status.json` says.
+    pub(crate) status: FleetStatus,
+    /// The state folder.
     pub(crate) state: PathBuf,
-}
-
-/// A region and its relays.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-pub(crate) struct Region {
-    pub(crate) name: String,
-    #[serde(default)]
-    pub(crate) relays: Vec<String>,
-}
-
-/// A process as last seen.
-#[derive(Debug, Clone, Deserialize)]
-pub(crate) struct Process {
-    #[serde(default)]
-    pub(crate) region: String,
-    pub(crate) name: String,
-    #[serde(default)]
-    pub(crate) role: String,
-    #[serde(default)]
-    pub(crate) pid: Option<u32>,
-    pub(crate) state: String,
-    #[serde(default)]
-    pub(crate) address: Option<String>,
 }
 
 impl Running {
     /// The fleet of `state`, or of the last `nightjar up`.
     pub(crate) fn find(state: Option<&Path>) -> Result<Self, CliError> {
         let state = state_folder(state)?;
-        let path = state.join("status.json");
-        let text = fs::read_to_string(&path).map_err(|error| no_fleet(&state).because(error))?;
-        let mut running: Self =
-            serde_json::from_str(&text).map_err(|error| no_fleet(&state).because(error))?;
-        running.state = state;
-        Ok(running)
+        let Some(status) = read_status(&state) else {
+            let message = format!("no fleet runs on {}", state.display());
+            return Err(CliError::new(
+                Code::NoFleet,
+                message,
+                "nightjar up examples/three-regions.yaml",
+            ));
+        };
+        Ok(Self { status, state })
     }
 
-    /// Whether the runner still lives.
+    /// Whether a runner holds the folder's lock. A process id alone may belong to somebody else by now.
     pub(crate) fn is_alive(&self) -> bool {
-        self.pid.is_some_and(is_alive)
+        let Ok(file) = File::open(self.state.join("lock")) else {
+            return false;
+        };
+        flock(&file, FlockOperation::NonBlockingLockShared).is_err()
+    }
+
+    /// The error that it is not alive.
+    pub(crate) fn stopped(&self) -> CliError {
+        let message = format!("the fleet of {} is stopped", self.state.display());
+        CliError::new(
+            Code::NoFleet,
+            message,
+            format!("nightjar up {}", self.status.file.display()),
+        )
     }
 
     /// All relays, region by region.
     pub(crate) fn relays(&self) -> Result<Vec<RelayUrl>, CliError> {
-        self.regions
+        self.status
+            .regions
             .iter()
             .flat_map(|region| &region.relays)
             .map(|url| relay_url(url))
@@ -78,12 +65,9 @@ impl Running {
 
     /// The relays of one region.
     pub(crate) fn relays_of(&self, region: &str) -> Result<Vec<RelayUrl>, CliError> {
-        let Some(found) = self.regions.iter().find(|known| known.name == region) else {
-            let names: Vec<&str> = self
-                .regions
-                .iter()
-                .map(|known| known.name.as_str())
-                .collect();
+        let regions = &self.status.regions;
+        let Some(found) = regions.iter().find(|known| known.name.as_str() == region) else {
+            let names: Vec<&str> = regions.iter().map(|known| known.name.as_str()).collect();
             let message = format!(
                 "the running fleet has no region `{region}`: it has {}",
                 names.join(", ")
@@ -98,19 +82,6 @@ impl Running {
     }
 }
 
-/// Whether a process of this id exists.
-pub(crate) fn is_alive(pid: u32) -> bool {
-    let pid = i32::try_from(pid)
-        .ok()
-        .and_then(rustix::process::Pid::from_raw);
-    pid.is_some_and(|pid| {
-        !matches!(
-            rustix::process::test_kill_process(pid),
-            Err(rustix::io::Errno::SRCH)
-        )
-    })
-}
-
 /// The named state folder, or the one that the last `nightjar up` used.
 pub(crate) fn state_folder(named: Option<&Path>) -> Result<PathBuf, CliError> {
     if let Some(named) = named {
@@ -121,14 +92,15 @@ pub(crate) fn state_folder(named: Option<&Path>) -> Result<PathBuf, CliError> {
     if remembered.is_absolute() && remembered.is_dir() {
         return Ok(remembered);
     }
+    let next = "nightjar up examples/three-regions.yaml";
     Err(CliError::new(
         Code::NoFleet,
         "no fleet was started on this machine",
-        "nightjar up examples/three-regions.yaml",
+        next,
     ))
 }
 
-/// Remembers `state` for the commands to come. That it cannot be remembered is no reason to stop.
+/// Remembers `state` for the commands to come.
 pub(crate) fn remember(state: &Path) -> Result<(), CliError> {
     let path = paths::last_up()?;
     let fail = |error: &std::io::Error| CliError::file("write", &path, error);
@@ -149,15 +121,6 @@ pub(crate) fn relay_url(text: &str) -> Result<RelayUrl, CliError> {
     })
 }
 
-fn no_fleet(state: &Path) -> CliError {
-    let message = format!("no fleet runs on {}", state.display());
-    CliError::new(
-        Code::NoFleet,
-        message,
-        "nightjar up examples/three-regions.yaml",
-    )
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -165,14 +128,15 @@ mod tests {
     #[test]
     fn fleet_of_a_named_folder_is_read_and_its_regions_found() {
         let folder = tempfile::tempdir().unwrap();
-        let status = r#"{"pid": 1, "regions": [{"name": "a", "relays": ["ws://127.0.0.1:4001"]}],
-            "processes": [{"region": "a", "name": "a-nats-0", "state": "ready", "later": true}]}"#;
+        let status = r#"{"state": "ready", "fleet": "f", "fleet_id": "000102030405060708090a0b0c0d0e0f",
+            "durability": "replicated", "pid": 1, "file": "/f.yaml",
+            "regions": [{"name": "a", "relays": ["ws://127.0.0.1:4001"]}], "processes": []}"#;
         fs::write(folder.path().join("status.json"), status).unwrap();
         let running = Running::find(Some(folder.path())).unwrap();
         assert_eq!(running.relays_of("a").unwrap(), running.relays().unwrap());
         let error = running.relays_of("z").unwrap_err();
         assert!(error.message.contains("it has a"), "{}", error.message);
-        assert!(running.is_alive());
+        assert!(!running.is_alive(), "nobody holds the lock");
     }
 
     #[test]

@@ -55,9 +55,9 @@ pub(crate) fn shown(unix_ms: u64) -> String {
     time.map_or_else(|| unix_ms.to_string(), |time| format!("{time:.3}"))
 }
 
-/// A duration in whole milliseconds.
+/// A duration in milliseconds, rounded.
 pub(crate) fn millis(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+    u64::try_from((duration + Duration::from_micros(500)).as_millis()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]

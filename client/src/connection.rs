@@ -24,8 +24,10 @@ use crate::tls;
 pub const CONNECT_WITHIN: Duration = Duration::from_secs(10);
 /// Time for an answer to an event, a REQ or AUTH. A Nightjar relay answers an event within 5 s.
 pub const ANSWER_WITHIN: Duration = Duration::from_secs(15);
-/// How long a relay may take to send its challenge after the connection is open, where we would like to have it.
-const CHALLENGE_WITHIN: Duration = Duration::from_millis(1500);
+/// How long we wait for a challenge that the relay's refusal promised.
+const CHALLENGE_WITHIN: Duration = Duration::from_secs(5);
+/// How long we wait for a challenge that may never come: most relays that send one do so as soon as they are connected.
+const OFFER_WITHIN: Duration = Duration::from_millis(300);
 /// Largest frame taken from a relay, in bytes.
 const MAX_FRAME: usize = 16 << 20;
 
@@ -244,7 +246,7 @@ impl Connection {
         if self.authenticated.contains(&me) {
             return Ok(());
         }
-        if !self.wait_challenge().await? {
+        if !self.wait_challenge(CHALLENGE_WITHIN).await? {
             return Err(ConnectionError::AuthFailed(
                 "the relay asks for AUTH and sent no challenge".into(),
             ));
@@ -272,22 +274,24 @@ impl Connection {
         &mut self,
         identity: &Identity,
     ) -> Result<bool, ConnectionError> {
-        if self.wait_challenge().await? {
+        if self.wait_challenge(OFFER_WITHIN).await? {
             self.authenticate(identity).await?;
             return Ok(true);
         }
         Ok(false)
     }
 
-    /// Waits a short while for the relay's challenge; true when there is one.
-    async fn wait_challenge(&mut self) -> Result<bool, ConnectionError> {
-        let deadline = Instant::now() + CHALLENGE_WITHIN;
+    /// Whether the relay sent a challenge that nobody answered yet.
+    pub fn is_challenged(&self) -> bool {
+        self.challenge.is_some() && self.authenticated.is_empty()
+    }
+
+    /// Waits for the relay's challenge; true when there is one.
+    async fn wait_challenge(&mut self, within: Duration) -> Result<bool, ConnectionError> {
+        let deadline = Instant::now() + within;
         while self.challenge.is_none() {
-            match timeout_at(deadline, self.read_frame()).await {
-                Ok(frame) => {
-                    let frame = frame?;
-                    self.backlog.push_back(frame);
-                }
+            match timeout_at(deadline, self.read_step()).await {
+                Ok(step) => self.backlog.extend(step?),
                 Err(_) => return Ok(false),
             }
         }
@@ -404,33 +408,41 @@ impl Connection {
             }))
     }
 
-    /// The next frame from the socket; challenges are noted here and not handed on. Pings are answered by the socket.
+    /// The next frame from the socket that is no challenge.
     async fn read_frame(&mut self) -> Result<RelayFrame, ConnectionError> {
         loop {
-            let message = self.socket.next().await;
-            self.heard = Instant::now();
-            let text = match message {
-                Some(Ok(Message::Text(text))) => text,
-                Some(Ok(Message::Close(frame))) => {
-                    let why = frame.map_or_else(String::new, |frame| {
-                        format!("{} {}", u16::from(frame.code), frame.reason)
-                    });
-                    return Err(ConnectionError::Ended(
-                        format!("closed by the relay {why}").trim().into(),
-                    ));
-                }
-                Some(Ok(_)) => continue,
-                Some(Err(error)) => return Err(ended(&error)),
-                None => return Err(ConnectionError::Ended("closed by the relay".into())),
-            };
-            self.tell(Step::Received(&text));
-            match RelayFrame::parse(&text)? {
-                RelayFrame::Auth { challenge } => {
-                    self.challenge = Some(challenge);
-                    self.tell(Step::Challenged);
-                }
-                frame => return Ok(frame),
+            if let Some(frame) = self.read_step().await? {
+                return Ok(frame);
             }
+        }
+    }
+
+    /// The next message from the socket: a frame, or `None` for what is dealt with here. Challenges are noted, pings are
+    /// answered by the socket.
+    async fn read_step(&mut self) -> Result<Option<RelayFrame>, ConnectionError> {
+        let message = self.socket.next().await;
+        self.heard = Instant::now();
+        let text = match message {
+            Some(Ok(Message::Text(text))) => text,
+            Some(Ok(Message::Close(frame))) => {
+                let why = frame.map_or_else(String::new, |frame| {
+                    format!("{} {}", u16::from(frame.code), frame.reason)
+                });
+                let why = format!("closed by the relay {why}");
+                return Err(ConnectionError::Ended(why.trim().into()));
+            }
+            Some(Ok(_)) => return Ok(None),
+            Some(Err(error)) => return Err(ended(&error)),
+            None => return Err(ConnectionError::Ended("closed by the relay".into())),
+        };
+        self.tell(Step::Received(&text));
+        match RelayFrame::parse(&text)? {
+            RelayFrame::Auth { challenge } => {
+                self.challenge = Some(challenge);
+                self.tell(Step::Challenged);
+                Ok(None)
+            }
+            frame => Ok(Some(frame)),
         }
     }
 

@@ -288,6 +288,15 @@ impl Reader {
                 }
                 RelayFrame::Eose {
                     subscription: ended,
+                } if ended == subscription && connection.is_challenged() && !asked_again => {
+                    // It knows nobody yet, so it may have left private messages out: ask again as somebody.
+                    asked_again = true;
+                    connection.unsubscribe(&subscription).await?;
+                    connection.authenticate(&self.identity).await?;
+                    subscription = connection.subscribe(std::slice::from_ref(&filter)).await?;
+                }
+                RelayFrame::Eose {
+                    subscription: ended,
                 } if ended == subscription && !caught_up => {
                     self.read_older(
                         &mut connection,

@@ -12,7 +12,7 @@ use crate::context::Context;
 use crate::error::CliError;
 use crate::keyfile::{self, KeyFile, PassphraseSource};
 use crate::output::{Record, write};
-use crate::{paths, person};
+use crate::person;
 
 #[derive(Debug, Serialize)]
 pub(crate) struct KeyRecord {
@@ -70,7 +70,7 @@ fn store(
         format!(" --as {}", args.name)
     };
     context.console.note(&format!(
-        "next: nightjar relays set wss://relay.example --via wss://relay.example{acting}"
+        "next: nightjar relays set wss://relay.example{acting}"
     ));
     context.out.one(&record(&args.name, &path)?)
 }
@@ -135,32 +135,17 @@ fn show_encrypted(name: &str) -> Result<(), CliError> {
 }
 
 fn show_all(context: &Context) -> Result<(), CliError> {
-    let folder = paths::keys()?;
-    let entries = match std::fs::read_dir(&folder) {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
-        other => Some(other.map_err(|error| CliError::file("list", &folder, &error))?),
-    };
     let mut records = Vec::new();
-    for entry in entries.into_iter().flatten().flatten() {
-        let path = entry.path();
-        let name = path
-            .file_stem()
-            .and_then(|stem| stem.to_str())
-            .unwrap_or_default()
-            .to_owned();
-        if path.extension().is_some_and(|extension| extension == "key") {
-            match record(&name, &path) {
-                Ok(record) => records.push(record),
-                Err(error) => context.console.warn(&error.message),
-            }
+    for (name, path) in person::own_keys()? {
+        match record(&name, &path) {
+            Ok(record) => records.push(record),
+            Err(error) => context.console.warn(&error.message),
         }
     }
-    records.sort_by(|a, b| a.name.cmp(&b.name));
     if records.is_empty() {
-        context.console.note(&format!(
-            "no keys in {}; make one: nightjar key make",
-            folder.display()
-        ));
+        context
+            .console
+            .note("no keys yet; make one: nightjar key make");
     }
     context.out.list(&records)
 }

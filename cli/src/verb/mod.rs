@@ -11,6 +11,7 @@ mod profile;
 mod relays;
 mod send;
 mod status;
+mod up;
 mod watch;
 
 use clap::CommandFactory;
@@ -22,7 +23,7 @@ use crate::error::CliError;
 /// Runs one verb.
 pub(crate) async fn run(verb: Verb, context: &Context) -> Result<(), CliError> {
     match verb {
-        Verb::Up(_args) => Ok(()),
+        Verb::Up(args) => up::run(args, context).await,
         Verb::Down(args) => status::down(&args, context).await,
         Verb::Status(args) => status::status(&args, context).await,
         Verb::Key(verb) => key::run(verb, context),

@@ -1,11 +1,9 @@
 //! `nightjar status` and `nightjar down`: what the state folder of a running fleet tells, and ending it.
 
-use std::fs::File;
-use std::path::Path;
 use std::time::Duration;
 
 use nightjar_client::{RelayUrl, info};
-use rustix::fs::{FlockOperation, flock};
+use nightjar_operator::local::{FleetState, ProcessState, ProcessStatus};
 use serde::Serialize;
 use tokio::time::{Instant, sleep};
 
@@ -25,13 +23,18 @@ const INFO_WITHIN: Duration = Duration::from_secs(4);
 struct ProcessRecord {
     region: String,
     name: String,
-    role: String,
-    state: String,
+    state: &'static str,
     pid: Option<u32>,
-    address: Option<String>,
+    address: String,
+    /// How often it ended by itself since the fleet was started.
+    restarts: u32,
+    /// Why it is not ready, when known.
+    reason: Option<String>,
 }
 impl Record for ProcessRecord {
-    const COLUMNS: &'static [&'static str] = &["region", "name", "role", "state", "pid", "address"];
+    const COLUMNS: &'static [&'static str] = &[
+        "region", "name", "state", "pid", "address", "restarts", "reason",
+    ];
 }
 
 #[derive(Debug, Serialize)]
@@ -63,39 +66,55 @@ pub(crate) async fn status(args: &StatusArgs, context: &Context) -> Result<(), C
         return relays(&context.relays(&args.via, None)?, context).await;
     }
     let running = Running::find(args.via.state.as_deref())?;
-    if !is_locked(&running.state) {
-        return Err(stopped(&running.state));
+    if !running.is_alive() {
+        return Err(running.stopped());
     }
     let records: Vec<_> = running
+        .status
         .processes
         .iter()
-        .map(|process| ProcessRecord {
-            region: process.region.clone(),
-            name: process.name.clone(),
-            role: process.role.clone(),
-            state: process.state.clone(),
-            pid: process.pid,
-            address: process.address.clone(),
-        })
+        .map(|entry| record(&entry.status))
         .collect();
     context.out.list(&records)?;
     let sick: Vec<_> = records
         .iter()
-        .filter(|process| process.state != "ready")
+        .filter(|process| process.state != ProcessState::Ready.name())
         .collect();
-    if sick.is_empty() && !records.is_empty() {
+    if sick.is_empty() && running.status.state == FleetState::Ready {
         return Ok(());
     }
     let next = format!("ls {}/regions/*/*/*.log", running.state.display());
-    let message = format!(
-        "{} of {} processes are not ready",
-        sick.len(),
-        records.len()
-    );
+    let message = match running.status.state {
+        FleetState::KeysMissing => {
+            "the fleet's keyring is missing, and is not made anew; put it back".to_owned()
+        }
+        _ => format!(
+            "{} of {} processes are not ready",
+            sick.len(),
+            records.len()
+        ),
+    };
     let error = CliError::new(Code::Unhealthy, message, next);
     Err(sick.iter().fold(error, |error, process| {
-        error.because(format!("{} is {}", process.name, process.state))
+        let reason = process
+            .reason
+            .as_ref()
+            .map(|reason| format!(": {reason}"))
+            .unwrap_or_default();
+        error.because(format!("{} is {}{reason}", process.name, process.state))
     }))
+}
+
+fn record(process: &ProcessStatus) -> ProcessRecord {
+    ProcessRecord {
+        region: process.region.to_string(),
+        name: process.name.clone(),
+        state: process.state.name(),
+        pid: process.pid,
+        address: process.address.clone(),
+        restarts: process.restarts,
+        reason: process.reason.clone(),
+    }
 }
 
 /// Asks relays what they say of themselves; none of them needs to be ours.
@@ -149,13 +168,13 @@ async fn relays(urls: &[RelayUrl], context: &Context) -> Result<(), CliError> {
 
 pub(crate) async fn down(args: &DownArgs, context: &Context) -> Result<(), CliError> {
     let running = Running::find(args.state.as_deref())?;
-    // A process id may belong to somebody else by now: only who holds the lock is the fleet.
-    let pid = running.pid.filter(|_| is_locked(&running.state));
+    // Only who holds the lock is the fleet.
+    let pid = Some(running.status.pid).filter(|_| running.is_alive());
     let pid = pid
         .and_then(|pid| i32::try_from(pid).ok())
         .and_then(rustix::process::Pid::from_raw);
     let Some(pid) = pid else {
-        return Err(stopped(&running.state));
+        return Err(running.stopped());
     };
     rustix::process::kill_process(pid, rustix::process::Signal::TERM).map_err(|error| {
         CliError::new(
@@ -166,7 +185,7 @@ pub(crate) async fn down(args: &DownArgs, context: &Context) -> Result<(), CliEr
         .because(error)
     })?;
     let deadline = Instant::now() + DOWN_WITHIN;
-    while is_locked(&running.state) {
+    while running.is_alive() {
         if Instant::now() > deadline {
             let message = format!("the fleet did not end within {} s", DOWN_WITHIN.as_secs());
             return Err(CliError::new(
@@ -184,19 +203,6 @@ pub(crate) async fn down(args: &DownArgs, context: &Context) -> Result<(), CliEr
     Ok(())
 }
 
-/// Whether a runner holds the folder's lock.
-fn is_locked(state: &Path) -> bool {
-    let Ok(file) = File::open(state.join("lock")) else {
-        return false;
-    };
-    flock(&file, FlockOperation::NonBlockingLockShared).is_err()
-}
-
-fn stopped(state: &Path) -> CliError {
-    let message = format!("the fleet of {} is stopped", state.display());
-    CliError::new(Code::NoFleet, message, "nightjar up FILE")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -208,10 +214,11 @@ mod tests {
         let process = ProcessRecord {
             region: text(),
             name: text(),
-            role: text(),
-            state: text(),
+            state: "ready",
             pid: None,
-            address: None,
+            address: text(),
+            restarts: 0,
+            reason: None,
         };
         assert_same_fields(&process);
         let relay = RelayRecord {

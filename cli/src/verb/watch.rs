@@ -21,7 +21,8 @@ const FOR_EVER: Duration = Duration::from_secs(10 * 365 * 86_400);
 struct Watch<'a> {
     context: &'a Context,
     stream: Stream,
-    since: Option<Timestamp>,
+    /// Stored messages are shown when they were written since then: when asked for, or else since we began.
+    since: Timestamp,
     /// Groups whose stored messages were read; what is stored later was missed while we were away, so it is shown.
     caught_up: HashSet<usize>,
     failed: Vec<(RelayUrl, nightjar_client::ConnectionError)>,
@@ -29,7 +30,7 @@ struct Watch<'a> {
 }
 
 pub(crate) async fn run(args: WatchArgs, context: &Context) -> Result<(), CliError> {
-    let since = args.since.as_deref().map(when::since).transpose()?;
+    let asked = args.since.as_deref().map(when::since).transpose()?;
     let duration = args
         .duration
         .as_deref()
@@ -37,8 +38,8 @@ pub(crate) async fn run(args: WatchArgs, context: &Context) -> Result<(), CliErr
         .transpose()?
         .unwrap_or(FOR_EVER);
     let actor = args.identity.named(&args.via).open()?;
-    let asked_since = since.unwrap_or_else(|| Timestamp::from_secs(unix_ms() / 1000));
-    let (inbox, _) = open_inbox(context, &actor, &args.via, Some(asked_since), true).await?;
+    let since = asked.unwrap_or_else(|| Timestamp::from_secs(unix_ms() / 1000));
+    let (inbox, _) = open_inbox(context, &actor, &args.via, Some(since), true).await?;
     let out = context
         .out
         .with_names(known_names(args.via.state.as_deref()));
@@ -124,8 +125,6 @@ impl Watch<'_> {
 
     fn is_wanted(&self, received: &Received) -> bool {
         let new = received.live || self.caught_up.contains(&received.group);
-        new || self
-            .since
-            .is_some_and(|since| received.message.written_ms / 1000 >= since.as_secs())
+        new || received.message.written_ms / 1000 >= self.since.as_secs()
     }
 }
