@@ -1,20 +1,18 @@
-//! `nightjar-operator`: runs a RelayCluster on this machine, checks it, keeps its keys, and prints what is generated from its types.
+//! `nightjar-operator`: checks a RelayCluster, runs it on this machine, and prints what is generated from its types.
 
 use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{Args, Parser, Subcommand};
 use nightjar_operator::crd::{MAX_FILE_BYTES, crd_yaml, reference_markdown};
-use nightjar_operator::keys::{self, KeysArgs};
-use nightjar_operator::local::{self, Console, LocalOptions, Style};
+use nightjar_operator::local::{Console, LocalError, LocalOptions, Style};
 use nightjar_operator::validate::{FieldError, ValidFleet, from_yaml};
 
 /// Exit code for input that will not do: arguments, a file, the machine.
 const BAD_INPUT: u8 = 2;
-
-const LOCAL_HELP: &str = "Environment: NATS_SERVER names the nats-server executable (else PATH), NIGHTJAR_RELAY the \
-nightjar-relay executable (else the one beside this program).";
+/// Width of the table where the terminal does not tell.
+const DEFAULT_WIDTH: u16 = 100;
 
 /// Runs fleets of Nostr relays that a RelayCluster file describes.
 #[derive(Debug, Parser)]
@@ -27,25 +25,15 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Verb {
-    /// Run a fleet on this machine: NATS servers, hubs and relays as child processes. Ctrl-C stops it; a second one kills it
-    #[command(after_help = LOCAL_HELP)]
-    Local {
-        /// The RelayCluster file; changes of it are applied while the fleet runs
-        file: PathBuf,
-        /// The folder that keeps the fleet's keys, log and addresses; made when absent
-        #[arg(long, value_name = "DIR")]
-        state: PathBuf,
-        /// Print one JSON object for each event instead of a table
-        #[arg(long)]
-        json: bool,
-    },
+    /// Run a fleet on this machine: NATS servers, hubs and relays as child processes on loopback
+    ///
+    /// Changes of FILE are applied while it runs. Ctrl-C drains the relays and ends within 10 s; a second one kills everything.
+    Local(Local),
     /// Check a RelayCluster file and say everything that is wrong with it
     Validate {
         /// The RelayCluster file
         file: PathBuf,
     },
-    /// Back up or restore the keys that open the fleet's log
-    Keys(KeysArgs),
     /// Print the CustomResourceDefinition, or the reference of its fields
     Crd {
         /// Print docs/reference/relaycluster.md instead
@@ -54,14 +42,28 @@ enum Verb {
     },
 }
 
+#[derive(Debug, Args)]
+struct Local {
+    /// The RelayCluster file; see examples/
+    file: PathBuf,
+    /// Folder for everything that lasts: keys, logs, indexes, ports. Made when absent; one fleet a folder
+    #[arg(long, value_name = "DIR")]
+    state: PathBuf,
+    /// Print one JSON object a line, each with `event`, instead of a table
+    #[arg(long)]
+    json: bool,
+    /// The nats-server program, 2.15.1 or newer [default: nats-server in PATH]
+    #[arg(long, value_name = "PATH", env = "NATS_SERVER")]
+    nats_server: Option<PathBuf>,
+    /// The nightjar-relay program [default: beside this program, else in PATH]
+    #[arg(long, value_name = "PATH", env = "NIGHTJAR_RELAY")]
+    relay: Option<PathBuf>,
+}
+
 fn main() -> ExitCode {
     let failed = match Cli::parse().verb {
-        Verb::Local { file, state, json } => run_local(file, state, json),
+        Verb::Local(options) => return local(options),
         Verb::Validate { file } => validate(&file),
-        Verb::Keys(args) => keys::run(&args).map_err(|error| {
-            complain(&error.to_string());
-            ExitCode::from(if error.is_usage() { BAD_INPUT } else { 1 })
-        }),
         Verb::Crd { docs } => print(&if docs {
             reference_markdown()
         } else {
@@ -69,33 +71,6 @@ fn main() -> ExitCode {
         }),
     };
     failed.err().unwrap_or(ExitCode::SUCCESS)
-}
-
-fn run_local(file: PathBuf, state: PathBuf, json: bool) -> Result<(), ExitCode> {
-    let filter = tracing_subscriber::EnvFilter::try_from_default_env()
-        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("warn"));
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .with_ansi(std::io::stderr().is_terminal())
-        .init();
-    let runtime = tokio::runtime::Runtime::new()
-        .map_err(|error| fail(&format!("cannot start a thread: {error}")))?;
-    let style = Style::choose(json, std::io::stdout().is_terminal());
-    let mut console = Console::to_stdout(style);
-    let ran = runtime.block_on(local::run(LocalOptions::new(file, state), &mut console));
-    ran.map_err(|error| {
-        if json {
-            // A script reads stdout; a person reads the line below.
-            for event in error.events() {
-                let _ = console.show(&event);
-            }
-        }
-        for line in error.to_string().lines() {
-            complain(line);
-        }
-        ExitCode::from(BAD_INPUT)
-    })
 }
 
 fn validate(file: &Path) -> Result<(), ExitCode> {
@@ -131,6 +106,48 @@ fn read(file: &Path) -> Result<ValidFleet, Vec<FieldError>> {
     let text = std::fs::read_to_string(file)
         .map_err(|error| unreadable(format!("cannot be read: {error}")))?;
     from_yaml(&text)
+}
+
+fn local(verb: Local) -> ExitCode {
+    let mut options = LocalOptions::new(verb.file, verb.state);
+    options.nats_server = verb.nats_server.unwrap_or(options.nats_server);
+    options.relay_bin = verb.relay.unwrap_or(options.relay_bin);
+    tracing_subscriber::fmt()
+        .with_env_filter(tracing_subscriber::EnvFilter::from_default_env())
+        .with_writer(std::io::stderr)
+        .init();
+    let stdout = std::io::stdout();
+    let terminal = stdout.is_terminal();
+    let width = if terminal {
+        rustix::termios::tcgetwinsize(&stdout).map_or(DEFAULT_WIDTH, |size| size.ws_col)
+    } else {
+        DEFAULT_WIDTH
+    };
+    let mut console = Console::new(stdout, Style::choose(verb.json, terminal), width);
+    let runtime = match tokio::runtime::Runtime::new() {
+        Ok(runtime) => runtime,
+        Err(error) => return fail(&format!("no threads: {error}")),
+    };
+    match runtime.block_on(nightjar_operator::local::run(options, &mut console)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            refuse(&error, &mut console, verb.json);
+            ExitCode::from(BAD_INPUT)
+        }
+    }
+}
+
+/// Says why nothing was started: each wrong field a line.
+fn refuse(error: &LocalError, console: &mut Console<std::io::Stdout>, json: bool) {
+    if json {
+        // A reader that is gone needs no reason.
+        error
+            .events()
+            .iter()
+            .for_each(|event| drop(console.show(event)));
+    } else {
+        error.to_string().lines().for_each(complain);
+    }
 }
 
 /// Writes data to stdout. A reader that went away early had what it wanted.

@@ -14,8 +14,12 @@ use super::{
 
 /// Account of everything that carries events.
 const RELAY_ACCOUNT: &str = "RELAY";
-/// Account in which the operator asks servers for their state. It never crosses a leaf link.
-const SYSTEM_ACCOUNT: &str = "SYS";
+/// Account in which the operator asks a region's servers for their state. It never crosses a leaf link, and since gateways join
+/// accounts by name, each region has its own: the system key of one region is nothing to the hubs of another.
+fn system_account(region: &RegionName) -> String {
+    format!("SYS-{region}")
+}
+
 /// Name of the seed in the file that a JetStream server includes.
 const LEAF_SEED_VARIABLE: &str = "LEAF_SEED";
 
@@ -86,7 +90,7 @@ pub(super) fn jetstream(plan: &Planner<'_>, id: &ProcessId) -> ProcessText {
                 ],
             ),
             (
-                SYSTEM_ACCOUNT,
+                &system_account(&id.region),
                 false,
                 vec![("the operator", &keys.system, "STANDARD", None)],
             ),
@@ -134,7 +138,7 @@ pub(super) fn hub(plan: &Planner<'_>, id: &ProcessId) -> ProcessText {
                 )],
             ),
             (
-                SYSTEM_ACCOUNT,
+                &system_account(&id.region),
                 false,
                 vec![("the operator", &keys.system, "STANDARD", None)],
             ),
@@ -162,7 +166,7 @@ fn server_head(conf: &mut Conf, plan: &Planner<'_>, id: &ProcessId) {
         &[format!("region:{}", id.region), format!("role:{}", id.role)],
     );
     listen(conf, &plan.listen(id, Port::Client));
-    conf.string("system_account", SYSTEM_ACCOUNT);
+    conf.string("system_account", system_account(&id.region));
     conf.bare("max_payload", MAX_PAYLOAD_BYTES);
     conf.comment("A dead peer is noticed within 20 s; the defaults are minutes.");
     conf.string("ping_interval", "10s");

@@ -151,7 +151,9 @@ fn render(plan: &FleetPlan) -> String {
                 let names: Vec<String> = ids.iter().map(ToString::to_string).collect();
                 let _ = writeln!(text, "start {}", names.join(" "));
             }
-            other => drop(writeln!(text, "{other:?}")),
+            other => {
+                let _ = writeln!(text, "{other:?}");
+            }
         }
     }
     for region in &plan.regions {
@@ -197,9 +199,15 @@ fn render(plan: &FleetPlan) -> String {
             let _ = writeln!(text, "folder {}", folder.display());
         }
         if process.id.ordinal == 0 {
-            process.files.iter().for_each(|file| {
-                drop(writeln!(text, "--- {}\n{}", file.path.display(), file.text))
-            });
+            for file in &process.files {
+                let _ = writeln!(
+                    text,
+                    "--- {}
+{}",
+                    file.path.display(),
+                    file.text
+                );
+            }
         }
     }
     text

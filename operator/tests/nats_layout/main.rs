@@ -455,3 +455,20 @@ async fn a_fleet_of_one_region_needs_no_hub() {
     let ack = ask(&relay, "st.a.1.1.63", &json!({})).await.unwrap();
     assert_eq!(ack["stream"], json!("ST_a_1_1"));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_system_key_of_a_region_is_nothing_to_the_hubs_of_another() {
+    let fleet = Fleet::start(&[("a", 1), ("b", 1)]);
+    links_are_up(&fleet).await;
+    let system = fleet.connect("b-hub-0", "b", Credential::System).await;
+    // Over routes the two hubs of a region answer for each other; over gateways nobody does.
+    for (server, answers) in [
+        ("b-hub-0", true),
+        ("b-hub-1", true),
+        ("a-hub-0", false),
+        ("a-hub-1", false),
+    ] {
+        let answer = ping(&system, server, "VARZ").await;
+        assert_eq!(answer.is_ok(), answers, "{server}: {answer:?}");
+    }
+}
