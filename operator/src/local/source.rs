@@ -54,8 +54,5 @@ pub(crate) fn load(path: &Path) -> Result<ValidFleet, LocalError> {
         path: path.to_owned(),
         source,
     })?;
-    let cluster =
-        crate::crd::load(&text).map_err(|errors| LocalError::Fields(path.to_owned(), errors))?;
-    crate::validate::validate(&cluster)
-        .map_err(|errors| LocalError::Fields(path.to_owned(), errors))
+    crate::validate::from_yaml(&text).map_err(|errors| LocalError::Fields(path.to_owned(), errors))
 }
