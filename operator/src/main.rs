@@ -1,4 +1,4 @@
-//! `nightjar-operator`: checks a RelayCluster, runs it on this machine, and prints what is generated from its types.
+//! `nightjar-operator`: checks a RelayCluster, runs it on this machine, keeps its keys, and prints what is generated from its types.
 
 use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
@@ -6,6 +6,7 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 use nightjar_operator::crd::{MAX_FILE_BYTES, crd_yaml, reference_markdown};
+use nightjar_operator::keys::{self, KeysArgs};
 use nightjar_operator::local::{Console, LocalError, LocalOptions, Style};
 use nightjar_operator::validate::{FieldError, ValidFleet, from_yaml};
 
@@ -34,6 +35,8 @@ enum Verb {
         /// The RelayCluster file
         file: PathBuf,
     },
+    /// Back up or restore the keys that open the fleet's log
+    Keys(KeysArgs),
     /// Print the CustomResourceDefinition, or the reference of its fields
     Crd {
         /// Print docs/reference/relaycluster.md instead
@@ -64,6 +67,10 @@ fn main() -> ExitCode {
     let failed = match Cli::parse().verb {
         Verb::Local(options) => return local(options),
         Verb::Validate { file } => validate(&file),
+        Verb::Keys(args) => keys::run(&args).map_err(|error| {
+            complain(&error.to_string());
+            ExitCode::from(if error.is_usage() { BAD_INPUT } else { 1 })
+        }),
         Verb::Crd { docs } => print(&if docs {
             reference_markdown()
         } else {

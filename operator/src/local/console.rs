@@ -39,15 +39,6 @@ pub struct Console<W: Write> {
     drawn: usize,
 }
 
-impl Console<std::io::Stdout> {
-    /// A console on this process's stdout, as wide as its terminal.
-    pub fn to_stdout(style: Style) -> Self {
-        let output = std::io::stdout();
-        let width = rustix::termios::tcgetwinsize(&output).map_or(100, |size| size.ws_col);
-        Self::new(output, style, width.max(40))
-    }
-}
-
 impl<W: Write> Console<W> {
     /// A console on an output of so many columns.
     pub fn new(output: W, style: Style, width: u16) -> Self {
