@@ -71,7 +71,7 @@ codes! {
     /// No fleet runs here.
     NoFleet = 8003,
     /// There is no such error code.
-    NoSuchCode = 8004,
+    NoSuchPage = 8004,
     /// There is no such profile, list or region.
     NotPublished = 8005,
     /// The passphrase does not open the key.

@@ -42,7 +42,7 @@ pub(crate) fn run(args: &ExplainArgs, context: &Context) -> Result<(), CliError>
     };
     let code = Code::parse(text).ok_or_else(|| {
         CliError::new(
-            Code::NoSuchCode,
+            Code::NoSuchPage,
             format!("there is no error code `{text}`"),
             "nightjar explain",
         )
