@@ -114,7 +114,8 @@ fn conversation(alice: &Person, bob: &Person) -> Vec<Signed> {
         alice.event(5, now(), &[&["e", &note.id]], "plaintext-dunlin is gone"),
         alice.event(20_001, now(), &[], "fleeting plaintext-godwit"),
     ];
-    events.push(note);
+    // Before the deletion that names it.
+    events.insert(0, note);
     // Larger than one block of anything, and often enough that Raft logs and snapshots have some.
     events.extend((0..60).map(|n| {
         alice.event(
