@@ -159,6 +159,9 @@ pub(crate) enum Verb {
         /// Folder for the pages of all verbs
         #[arg(value_name = "DIR")]
         folder: Option<PathBuf>,
+        /// The help of all verbs as one Markdown page to stdout
+        #[arg(long, conflicts_with = "folder")]
+        markdown: bool,
     },
 }
 
@@ -360,6 +363,9 @@ pub(crate) struct ImportArgs {
 pub(crate) struct ExplainArgs {
     /// The code, such as NJ-3001 [default: list all]
     pub(crate) code: Option<String>,
+    /// The whole book as one Markdown page
+    #[arg(long, conflicts_with = "code")]
+    pub(crate) book: bool,
 }
 
 #[cfg(test)]

@@ -61,13 +61,23 @@ impl Drop for Up {
     }
 }
 
-/// Commands that the screen tells a person to type: lines that begin with `nightjar`, whatever stands around them.
+/// Whether a line is the command `nightjar VERB`, by name or by path: who has not installed it is told its path.
+fn is_command(line: &str, verb: &str) -> bool {
+    let mut words = line.split(' ');
+    let program = words.next().unwrap_or_default();
+    program.rsplit('/').next() == Some("nightjar")
+        && words
+            .next()
+            .is_some_and(|word| verb.is_empty() || word == verb)
+}
+
+/// Commands that the screen tells a person to type: lines that begin with `nightjar` or its path, whatever stands around them.
 fn commands(printed: &str) -> Vec<String> {
     let lines = printed
         .lines()
         .map(|line| line.trim().trim_start_matches("$ "));
     let mut commands: Vec<String> = lines
-        .filter(|line| line.starts_with("nightjar "))
+        .filter(|line| is_command(line, ""))
         .map(str::to_owned)
         .collect();
     commands.dedup();
@@ -110,7 +120,7 @@ async fn one_command_shows_a_hello_and_the_printed_commands_work() {
         let printed = up.printed();
         let sends = commands(&printed)
             .iter()
-            .any(|command| command.starts_with("nightjar send "));
+            .any(|command| is_command(command, "send"));
         if sends && printed.contains("hello") {
             Ok(printed)
         } else {
@@ -133,11 +143,11 @@ async fn one_command_shows_a_hello_and_the_printed_commands_work() {
     let commands = commands(&printed);
     let send = commands
         .iter()
-        .find(|command| command.starts_with("nightjar send "))
+        .find(|command| is_command(command, "send"))
         .expect("a command that sends");
-    let read = commands.iter().find(|command| {
-        command.starts_with("nightjar inbox ") || command.starts_with("nightjar watch ")
-    });
+    let read = commands
+        .iter()
+        .find(|command| is_command(command, "inbox") || is_command(command, "watch"));
     let read = read.unwrap_or_else(|| panic!("a command that reads: {commands:?}"));
     let (sent, said) = type_in(&home, send);
     assert!(sent, "{send}: {said}");
@@ -150,7 +160,7 @@ async fn one_command_shows_a_hello_and_the_printed_commands_work() {
         HELLO_LIMIT,
         async || {
             // A watch ends after what it is asked for.
-            let once = if read.starts_with("nightjar watch ") {
+            let once = if is_command(read, "watch") {
                 format!("{read} --since 1h -n 1 --for 10s")
             } else {
                 read.clone()
@@ -165,9 +175,9 @@ async fn one_command_shows_a_hello_and_the_printed_commands_work() {
     )
     .await;
     for command in commands.iter().filter(|command| {
-        ["nightjar status", "nightjar explain"]
+        ["status", "explain"]
             .iter()
-            .any(|verb| command.starts_with(verb))
+            .any(|verb| is_command(command, verb))
     }) {
         let (worked, said) = type_in(&home, command);
         assert!(worked, "{command}: {said}");

@@ -40,6 +40,7 @@ pub(crate) async fn run(verb: Verb, context: &Context) -> Result<(), CliError> {
             clap_complete::generate(shell, &mut Cli::command(), "nightjar", &mut text);
             crate::output::write(&String::from_utf8_lossy(&text))
         }
-        Verb::Man { folder } => man::run(folder.as_deref()),
+        Verb::Man { markdown: true, .. } => man::markdown(),
+        Verb::Man { folder, .. } => man::run(folder.as_deref()),
     }
 }
