@@ -55,11 +55,11 @@ struct Local {
     /// Print one JSON object a line, each with `event`, instead of a table
     #[arg(long)]
     json: bool,
-    /// The nats-server program, 2.15.1 or newer [default: nats-server in PATH]
-    #[arg(long, value_name = "PATH", env = "NATS_SERVER")]
+    /// The nats-server program, 2.15.1 or newer [default: NATS_SERVER in the environment, else nats-server in PATH]
+    #[arg(long, value_name = "PATH")]
     nats_server: Option<PathBuf>,
-    /// The nightjar-relay program [default: beside this program, else in PATH]
-    #[arg(long, value_name = "PATH", env = "NIGHTJAR_RELAY")]
+    /// The nightjar-relay program [default: NIGHTJAR_RELAY in the environment, else beside this program, else in PATH]
+    #[arg(long, value_name = "PATH")]
     relay: Option<PathBuf>,
 }
 

@@ -89,12 +89,29 @@ fn every_setting_of_a_file_arrives() {
     assert_eq!(fleet.tracing.unwrap().sample_ratio, 0.5);
 }
 
+/// Insists that each text is refused with a line that begins so, and that every refusal is one line.
+fn check_refusals(cases: &[(String, &str)]) {
+    for (text, expected) in cases {
+        let lines = refused(text);
+        assert!(
+            lines.iter().any(|line| line.starts_with(expected)),
+            "{expected}\n{lines:#?}"
+        );
+        assert!(
+            lines.iter().all(|line| line.lines().count() == 1),
+            "{lines:#?}"
+        );
+    }
+}
+
+fn region_with(rest: &str) -> String {
+    file(&format!("  regions: [{{name: a{rest}}}]"))
+}
+
 #[test]
-fn a_file_that_will_not_do_is_refused_in_one_line_that_names_the_field() {
-    let region = |rest: &str| file(&format!("  regions: [{{name: a{rest}}}]"));
-    let with = |rest: &str| file(&format!("  regions: [{{name: a}}]\n  {rest}"));
-    let good = region("");
-    for (text, expected) in [
+fn a_file_that_is_no_relay_cluster_is_refused() {
+    let good = region_with("");
+    check_refusals(&[
         ("regions: [a".to_owned(), "not YAML: "),
         (String::new(), "the file is empty"),
         ("- a".to_owned(), "the file is YAML, but not a RelayCluster"),
@@ -125,6 +142,12 @@ fn a_file_that_will_not_do_is_refused_in_one_line_that_names_the_field() {
             "metadata.name: must be 1 to 40",
         ),
         (good.replace("spec:", "specs:"), "specs: no such field"),
+    ]);
+}
+
+#[test]
+fn a_region_that_will_not_do_is_refused_by_its_field() {
+    check_refusals(&[
         (file("  log: {}"), "spec.regions: is missing"),
         (
             file("  regions: []"),
@@ -148,41 +171,48 @@ fn a_file_that_will_not_do_is_refused_in_one_line_that_names_the_field() {
             "spec.regions[0].name: must be a text, is 7",
         ),
         (
-            region(", colour: red"),
+            region_with(", colour: red"),
             "spec.regions[0].colour: no such field; there are name, nats, publicURL, relays",
         ),
         (
-            region(", public_url: x"),
+            region_with(", public_url: x"),
             "spec.regions[0].public_url: no such field; did you mean publicURL?",
         ),
         (
-            region(", publicURL: 'http://x'"),
+            region_with(", publicURL: 'http://x'"),
             "spec.regions[0].publicURL: \"http://x\" does not match",
         ),
         (
-            region(", nats: {replicas: 0}"),
+            region_with(", nats: {replicas: 0}"),
             "spec.regions[0].nats.replicas: must be 1 or 3, is 0",
         ),
         (
-            region(", nats: {replicas: 2}"),
+            region_with(", nats: {replicas: 2}"),
             "spec.regions[0].nats.replicas: must be 1 or 3, is 2",
         ),
         (
-            region(", nats: {replicas: '3'}"),
+            region_with(", nats: {replicas: '3'}"),
             "spec.regions[0].nats.replicas: must be a whole number, is the text \"3\"",
         ),
         (
-            region(", relays: {replicas: 17}"),
+            region_with(", relays: {replicas: 17}"),
             "spec.regions[0].relays.replicas: must be from 1 to 16, is 17",
         ),
         (
-            region(", nats: {storage: 1.5Gi}"),
+            region_with(", nats: {storage: 1.5Gi}"),
             "spec.regions[0].nats.storage: \"1.5Gi\" does not match",
         ),
         (
-            region(", nats: {storage: 1Gi}"),
+            region_with(", nats: {storage: 1Gi}"),
             "spec.regions[0].nats.storage: 1Gi is too small for the log: 1 regions x 1Gi",
         ),
+    ]);
+}
+
+#[test]
+fn a_setting_that_will_not_do_is_refused_by_its_field() {
+    let with = |rest: &str| file(&format!("  regions: [{{name: a}}]\n  {rest}"));
+    check_refusals(&[
         (
             with("log: {maxBytesPerRegion: 1Mi}"),
             "spec.log.maxBytesPerRegion: must be at least 16Mi, is 1Mi",
@@ -204,17 +234,7 @@ fn a_file_that_will_not_do_is_refused_in_one_line_that_names_the_field() {
             "spec.relay.info.pubkey: must have 64 characters, has 3",
         ),
         (with("tracing: {}"), "spec.tracing.otlpEndpoint: is missing"),
-    ] {
-        let lines = refused(&text);
-        assert!(
-            lines.iter().any(|line| line.starts_with(expected)),
-            "{expected}\n{lines:#?}"
-        );
-        assert!(
-            lines.iter().all(|line| line.lines().count() == 1),
-            "{lines:#?}"
-        );
-    }
+    ]);
 }
 
 #[test]
