@@ -281,7 +281,7 @@ async fn a_full_index_acknowledges_nothing_and_says_so() {
     let mut client = relay.client().await;
     // Strangers may fill only their share.
     client.authenticate(&relay.url(), &Keys::generate()).await;
-    let content = "x".repeat(300_000);
+    let content = "x".repeat(260_000);
     let mut accepted = Vec::new();
     let reason = loop {
         let note = note(&format!("{} {content}", accepted.len()));
@@ -289,15 +289,14 @@ async fn a_full_index_acknowledges_nothing_and_says_so() {
             (true, _) => accepted.push(id(&note)),
             (false, reason) => break reason,
         }
-        assert!(accepted.len() < 100, "16 MiB hold no 100 events of 300 kB");
+        assert!(accepted.len() < 100, "16 MiB hold no 100 events of 260 kB");
     };
     assert!(
         reason.starts_with("error: the relay's index takes no entries"),
         "{reason}"
     );
     relay.wait_not_ready("index-failed").await;
-    let mut found = client.ids(json!({"kinds": [1], "limit": 500})).await;
-    found.sort();
-    accepted.sort();
-    assert_eq!(found, accepted, "what was acknowledged is served");
+    let found = client.ids(json!({"kinds": [1], "limit": 500})).await;
+    let lost: Vec<_> = accepted.iter().filter(|id| !found.contains(id)).collect();
+    assert!(lost.is_empty(), "what was acknowledged is served: {lost:?}");
 }
