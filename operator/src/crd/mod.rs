@@ -157,7 +157,7 @@ pub struct LogSpec {
     /// Bytes that one region's messages may fill on the log, at least `16Mi`. When it is full, relays refuse new messages; nothing
     /// acknowledged is dropped. Three quarters are for messages, one quarter for profiles and other replaceable state. Default `1Gi`.
     ///
-    /// Can be changed live; a lower limit than what is stored refuses new messages until older ones have expired.
+    /// Can be changed live (a much larger one also restarts the relays); a lower limit than what is stored refuses new messages until older ones have expired.
     ///
     /// Example: `20Gi`
     #[serde(default = "default_max_bytes")]
