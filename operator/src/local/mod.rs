@@ -23,6 +23,8 @@ mod spawner;
 mod start;
 mod status;
 mod supervisor;
+#[cfg(test)]
+mod tests;
 mod verb;
 
 pub use console::{Console, Style, render};

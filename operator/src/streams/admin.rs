@@ -126,7 +126,7 @@ impl RegionAdmin {
         &self.region
     }
 
-    pub(super) fn client(&self) -> async_nats::Client {
+    pub(crate) fn client(&self) -> async_nats::Client {
         self.jetstream.client()
     }
 
