@@ -184,6 +184,18 @@ impl Fleet {
         pid
     }
 
+    /// Freezes all NATS servers of a region, or lets them go on: connections stay and nothing is answered.
+    pub fn freeze_nats(&self, region: &str, frozen: bool) {
+        let sent = if frozen { Signal::STOP } else { Signal::CONT };
+        let all = self
+            .processes()
+            .into_values()
+            .filter(|process| process.region == region);
+        for process in all.filter(|process| process.role == "nats") {
+            signal(process.pid.expect("a running process"), sent);
+        }
+    }
+
     /// Waits until `process` runs under another pid than `old` and is ready.
     pub async fn wait_restarted(&self, process: &str, old: u32) {
         until(
@@ -298,7 +310,7 @@ impl Fleet {
             .get("admin")
             .and_then(Value::as_str)
             .ok_or("relay.yaml names no admin address")?;
-        http_get(address, path, "*/*").await
+        http_get(address, path, "application/json").await
     }
 
     /// `GET path` of the first relay of `region` with an `Accept` header: status and body.
