@@ -15,6 +15,7 @@ use crate::keyfile::KeyFile;
 use crate::output::Output;
 use crate::person::{self, Actor, DEMO, demo_file};
 use crate::running::{self, Running};
+use crate::when::millis;
 
 /// Handed to every verb.
 #[derive(Debug)]
@@ -91,18 +92,20 @@ impl Context {
     /// Tells of copies that did not arrive, and with `--verbose` of those that did.
     pub(crate) fn tell_deliveries(&self, deliveries: &[Delivery]) {
         for delivery in deliveries {
+            let over = if delivery.taken.is_some() {
+                "another relay of its fleet took it"
+            } else {
+                "no copy there"
+            };
             for (url, error) in &delivery.failed {
-                self.console.warn(&format!("{url}: {error}"));
+                self.console.warn(&format!("{url}: {error}; {over}"));
             }
-            match &delivery.taken {
-                Some(taken) => self.console.detail(&format!(
+            if let Some(taken) = &delivery.taken {
+                self.console.detail(&format!(
                     "{} took it in {} ms",
                     taken.url,
-                    taken.took.as_millis()
-                )),
-                None => self
-                    .console
-                    .warn("no copy there: none of these relays took it"),
+                    millis(taken.took)
+                ));
             }
         }
     }

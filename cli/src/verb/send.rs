@@ -21,6 +21,7 @@ pub(crate) struct CopyRecord {
     to: String,
     /// `recipient`, or `own` for our other devices.
     copy: &'static str,
+    /// The relay that took it, or the last one that did not.
     relay: Option<String>,
     region: Option<String>,
     /// `accepted` (a Nightjar relay says so once it is durable), `duplicate` when the relay had it, `failed`.
@@ -150,7 +151,10 @@ fn records(me: &PublicKey, sent: &Sent) -> Vec<CopyRecord> {
         id: id.clone(),
         to: npub(to),
         copy,
-        relay: delivery.taken.as_ref().map(|taken| taken.url.to_string()),
+        relay: match &delivery.taken {
+            Some(taken) => Some(taken.url.to_string()),
+            None => delivery.failed.last().map(|(url, _)| url.to_string()),
+        },
         region: delivery
             .taken
             .as_ref()

@@ -22,7 +22,7 @@ struct Watch<'a> {
     context: &'a Context,
     stream: Stream,
     /// Stored messages are shown when they were written since then: when asked for, or else since we began.
-    since: Timestamp,
+    since_ms: u64,
     /// Groups whose stored messages were read; what is stored later was missed while we were away, so it is shown.
     caught_up: HashSet<usize>,
     failed: Vec<(RelayUrl, nightjar_client::ConnectionError)>,
@@ -38,7 +38,8 @@ pub(crate) async fn run(args: WatchArgs, context: &Context) -> Result<(), CliErr
         .transpose()?
         .unwrap_or(FOR_EVER);
     let actor = args.identity.named(&args.via).open()?;
-    let since = asked.unwrap_or_else(|| Timestamp::from_secs(unix_ms() / 1000));
+    let since_ms = asked.map_or_else(unix_ms, |since| since.as_secs().saturating_mul(1000));
+    let since = Timestamp::from_secs(since_ms / 1000);
     let (inbox, _) = open_inbox(context, &actor, &args.via, Some(since), true).await?;
     let out = context
         .out
@@ -46,7 +47,7 @@ pub(crate) async fn run(args: WatchArgs, context: &Context) -> Result<(), CliErr
     let mut watch = Watch {
         context,
         stream: out.stream(WIDTHS),
-        since,
+        since_ms,
         caught_up: HashSet::new(),
         failed: Vec::new(),
         left: args.count,
@@ -125,6 +126,6 @@ impl Watch<'_> {
 
     fn is_wanted(&self, received: &Received) -> bool {
         let new = received.live || self.caught_up.contains(&received.group);
-        new || received.message.written_ms / 1000 >= self.since.as_secs()
+        new || received.message.written_ms >= self.since_ms
     }
 }
