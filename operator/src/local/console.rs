@@ -35,6 +35,7 @@ pub struct Console<W: Write> {
     output: W,
     style: Style,
     width: u16,
+    height: usize,
     processes: BTreeMap<String, ProcessStatus>,
     drawn: usize,
 }
@@ -45,10 +46,19 @@ impl<W: Write> Console<W> {
         Self {
             output,
             style,
-            width,
+            // A terminal that does not know its size says 0.
+            width: width.max(40),
+            height: terminal_height(style),
             processes: BTreeMap::new(),
             drawn: 0,
         }
+    }
+
+    /// Keeps the table within so many lines: a terminal cannot redraw what has scrolled away.
+    #[must_use]
+    pub fn within(mut self, height: u16) -> Self {
+        self.height = usize::from(height);
+        self
     }
 
     /// Shows an event.
@@ -86,8 +96,16 @@ impl<W: Write> Console<W> {
     fn redraw(&mut self) -> std::io::Result<()> {
         self.erase()?;
         let table = render(self.processes.values(), self.width);
-        writeln!(self.output, "{table}")?;
-        self.drawn = table.lines().count();
+        let lines: Vec<&str> = table.lines().collect();
+        let room = self.height.saturating_sub(2).max(2);
+        for line in lines.iter().take(room) {
+            writeln!(self.output, "{line}")?;
+        }
+        self.drawn = lines.len().min(room);
+        if lines.len() > room {
+            writeln!(self.output, "... and {} more", lines.len() - room)?;
+            self.drawn += 1;
+        }
         Ok(())
     }
 
@@ -98,6 +116,17 @@ impl<W: Write> Console<W> {
             self.drawn = 0;
         }
         Ok(())
+    }
+}
+
+/// Lines of the terminal that shows the table, where there is one.
+fn terminal_height(style: Style) -> usize {
+    if style != Style::Table {
+        return usize::MAX;
+    }
+    match rustix::termios::tcgetwinsize(std::io::stdout()) {
+        Ok(size) if size.ws_row > 0 => size.ws_row.into(),
+        _ => usize::MAX,
     }
 }
 
@@ -213,6 +242,21 @@ mod tests {
             .collect();
         assert_eq!(kinds, ["process", "stopped"]);
         assert!(text.contains(r#""pid":7,"state":"ready""#), "{text}");
+    }
+
+    #[test]
+    fn a_table_that_is_higher_than_the_terminal_says_what_is_left_out() {
+        let mut output = Vec::new();
+        let mut console = Console::new(&mut output, Style::Table, 100).within(4);
+        for name in ["a-nats-0", "a-nats-1", "a-nats-2"] {
+            let LocalEvent::Process(mut status) = process(ProcessState::Ready) else {
+                unreachable!()
+            };
+            status.name = name.to_owned();
+            console.show(&LocalEvent::Process(status)).unwrap();
+        }
+        let text = String::from_utf8(output).unwrap();
+        assert!(text.ends_with("... and 2 more\n"), "{text:?}");
     }
 
     #[test]

@@ -161,6 +161,10 @@ impl Fleet {
                     log.settled = true;
                 }
             }
+            RegionReport::Healthy(region, asked) => {
+                self.members.on_healthy(region, asked);
+                self.members.roll().await;
+            }
             RegionReport::Problem(message) => {
                 self.tell(LocalEvent::Error {
                     field: None,

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use nightjar_envelope::RegionName;
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 
 use super::addresses::process_dir;
 use super::event::{ProcessState, ProcessStatus};
@@ -17,6 +18,9 @@ use crate::plan::{FleetPlan, Port, ProcessId, ProcessPlan, RegionPlan, Role};
 const RELAY_GRACE: Duration = Duration::from_millis(7_500);
 /// A NATS server only writes what it holds.
 const NATS_GRACE: Duration = Duration::from_millis(1_800);
+
+/// Health that was found earlier than this after a restart may be that of before.
+const SETTLE: Duration = Duration::from_secs(2);
 
 /// Executables of the fleet.
 #[derive(Debug, Clone)]
@@ -36,6 +40,8 @@ struct Member {
     leaving: bool,
     /// Must restart for its new plan, when its turn comes.
     restart_due: bool,
+    /// When it was last restarted for a new plan.
+    restarted: Option<Instant>,
 }
 
 /// All processes of the fleet.
@@ -46,6 +52,8 @@ pub(crate) struct Members {
     spawner: Spawner,
     reports: mpsc::Sender<Report>,
     members: BTreeMap<ProcessId, Member>,
+    /// When all JetStream servers of a region were last found well.
+    healthy: BTreeMap<RegionName, Instant>,
 }
 
 impl Members {
@@ -61,6 +69,7 @@ impl Members {
             spawner,
             reports,
             members: BTreeMap::new(),
+            healthy: BTreeMap::new(),
         }
     }
 
@@ -117,11 +126,25 @@ impl Members {
         }
     }
 
-    /// Restarts what is due, one process of a role and region at a time, and only while its fellows serve.
+    /// All JetStream servers of a region were well when they were asked at that time.
+    pub(crate) fn on_healthy(&mut self, region: RegionName, asked: Instant) {
+        self.healthy.insert(region, asked);
+    }
+
+    /// Restarts what is due, one process of a role and region at a time, and only while its fellows serve: of JetStream servers,
+    /// only once the last one to restart has caught up, so that the majority is never broken.
     pub(crate) async fn roll(&mut self) {
         let mut busy: BTreeSet<(RegionName, Role)> = BTreeSet::new();
         for (id, member) in &self.members {
-            if !member.restart_due && member.status.state != ProcessState::Ready {
+            let serves = member.status.state == ProcessState::Ready;
+            let caught_up = id.role != Role::Nats
+                || member.restarted.is_none_or(|restarted| {
+                    self.healthy
+                        .get(&id.region)
+                        .is_some_and(|asked| *asked > restarted + SETTLE)
+                });
+            let may_lose_another = serves && caught_up;
+            if !member.restart_due && !may_lose_another {
                 busy.insert((id.region.clone(), id.role));
             }
         }
@@ -216,6 +239,7 @@ impl Member {
             stopping: false,
             leaving: false,
             restart_due: false,
+            restarted: None,
         }
     }
 
@@ -239,6 +263,7 @@ impl Member {
         if let Some(supervisor) = &self.supervisor {
             // Until it reports, it must not count as serving: its fellows would restart at the same time.
             self.status.state = ProcessState::Starting;
+            self.restarted = Some(Instant::now());
             supervisor
                 .order(Order::Restart(Box::new(self.plan.clone())))
                 .await;

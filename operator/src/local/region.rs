@@ -1,6 +1,6 @@
 //! Looks after one region's log while the fleet runs: streams first, mirrors once the others have theirs, then the watch.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,6 +8,7 @@ use futures_util::future::join_all;
 use nightjar_envelope::{RegionName, StreamName};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
+use tokio::time::Instant;
 use zeroize::Zeroizing;
 
 use crate::plan::{Port, RegionPlan, StreamKind, StreamPlan};
@@ -37,6 +38,8 @@ pub(crate) enum RegionReport {
     Written(RegionName, BTreeSet<StreamName>),
     /// All its streams are there, mirrors too.
     Settled(RegionName),
+    /// All its JetStream servers were well, asked at that time: one of them may restart without breaking the majority.
+    Healthy(RegionName, Instant),
     /// Something is wrong with its log, and a person should know.
     Problem(String),
     /// Something was put right.
@@ -121,6 +124,7 @@ impl RegionContext {
         loop {
             let plan = Arc::clone(&self.plan.borrow_and_update());
             let mut changes = self.plan.clone();
+            let health = report_health(Arc::clone(&plan), self.seeds.clone(), self.reports.clone());
             tokio::select! {
                 changed = changes.changed() => {
                     if changed.is_err() {
@@ -128,6 +132,7 @@ impl RegionContext {
                     }
                 }
                 () = self.look_after(&plan) => {}
+                () = health => {}
             }
         }
     }
@@ -199,7 +204,8 @@ impl RegionContext {
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         for look in 1_u32.. {
             ticks.tick().await;
-            self.tell_moved(watchdog.round(&plan.streams).await).await;
+            self.tell_moved(plan, watchdog.round(&plan.streams).await)
+                .await;
             if look % LINKS_EVERY == 0
                 && let Some(links) = &links
             {
@@ -238,12 +244,17 @@ impl RegionContext {
         }
     }
 
-    async fn tell_moved(&self, round: Vec<Result<MirrorHealth, StreamError>>) {
+    /// One line for each origin: after a cut all its mirrors stall together.
+    async fn tell_moved(&self, plan: &RegionPlan, round: Vec<Result<MirrorHealth, StreamError>>) {
+        let mut moved: BTreeMap<RegionName, usize> = BTreeMap::new();
         for mirror in round.into_iter().flatten().filter(|mirror| mirror.moved) {
-            tracing::info!(stream = %mirror.stream, of = %mirror.of, lag = mirror.lag, "mirror had stalled: its leader moves");
+            tracing::info!(region = %plan.name, stream = %mirror.stream, lag = mirror.lag, "mirror had stalled: its leader moves");
+            *moved.entry(mirror.of).or_default() += 1;
+        }
+        for (origin, mirrors) in moved {
             let message = format!(
-                "mirror {} had stalled though region {} answers: another server leads it now",
-                mirror.stream, mirror.of
+                "region {}: {mirrors} mirrors of region {origin} had stalled though it answers: their leaders moved",
+                plan.name
             );
             self.send(RegionReport::Corrected(message)).await;
         }
@@ -284,7 +295,7 @@ impl RegionContext {
 
 /// Counts looks in a row at which a server had no leaf link.
 #[derive(Debug, Default)]
-struct Linkless(std::collections::BTreeMap<String, u32>);
+struct Linkless(BTreeMap<String, u32>);
 
 impl Linkless {
     /// Servers to report now: each once until it has a link again.
@@ -302,6 +313,33 @@ impl Linkless {
             }
         }
         report
+    }
+}
+
+/// Reports every second in which all servers are well. Never ends by itself.
+async fn report_health(
+    plan: Arc<RegionPlan>,
+    seeds: RegionSeeds,
+    reports: mpsc::Sender<RegionReport>,
+) {
+    let links = loop {
+        match Links::connect(&plan.name, &plan.nats_urls, &seeds.system).await {
+            Ok(links) => break links,
+            Err(error) => tracing::debug!(region = %plan.name, %error, "not connected yet"),
+        }
+        tokio::time::sleep(CONNECT_PAUSE).await;
+    };
+    let mut ticks = tokio::time::interval(WATCH_EVERY);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        let asked = Instant::now();
+        if links.healthy().await.len() == plan.nats.len() {
+            // The fleet is gone only when everything ends.
+            let _ = reports
+                .send(RegionReport::Healthy(plan.name.clone(), asked))
+                .await;
+        }
     }
 }
 

@@ -63,6 +63,16 @@ impl Links {
             .collect()
     }
 
+    /// Names of the servers that say within a second that they are well: JetStream up, every stream and consumer current.
+    pub async fn healthy(&self) -> Vec<String> {
+        self.ask::<HealthData>("HEALTHZ")
+            .await
+            .into_iter()
+            .filter(|(_, data)| data.status == "ok")
+            .map(|(server, _)| server)
+            .collect()
+    }
+
     /// Asks every server of the cluster; answers by server name.
     async fn ask<T: for<'de> Deserialize<'de> + Default>(
         &self,
@@ -105,6 +115,12 @@ struct Answer<T> {
 #[derive(Deserialize)]
 struct ServerInfo {
     name: String,
+}
+
+#[derive(Deserialize, Default)]
+struct HealthData {
+    #[serde(default)]
+    status: String,
 }
 
 #[derive(Deserialize, Default)]
