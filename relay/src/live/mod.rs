@@ -9,6 +9,7 @@ mod subscription;
 #[cfg(test)]
 mod tests;
 
+use std::collections::HashSet;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
@@ -143,8 +144,13 @@ impl Live {
             .note(&event.id, serial);
         let audience = event.audience();
         let mut sent = 0;
+        // The stamp saves most of the work, but another delivery at the same time may have written its own number over it.
+        let mut reached = HashSet::new();
         registry.for_each_candidate(event, |subscription| {
-            if subscription.visit(serial) && subscription.matches(event) {
+            if subscription.visit(serial)
+                && subscription.matches(event)
+                && reached.insert(std::ptr::from_ref(subscription))
+            {
                 sent += u64::from(self.offer(subscription, event, &audience, offered_before));
             }
         });

@@ -144,7 +144,8 @@ impl Subscription {
         *self.lock() = State::Closed;
     }
 
-    /// Whether delivery number `serial` looks at this for the first time.
+    /// `false` if delivery number `serial` has looked at this already. `true` tells less: a delivery at the same time may
+    /// have looked in between.
     pub(super) fn visit(&self, serial: u64) -> bool {
         self.visited.swap(serial, Ordering::Relaxed) != serial
     }

@@ -180,3 +180,48 @@ proptest! {
         });
     }
 }
+
+/// Two deliveries at a time meet at the same subscription, each by many of its filters.
+#[tokio::test]
+async fn deliveries_at_the_same_time_send_an_event_once() {
+    const EACH: usize = 1_000;
+    let live = live();
+    let topics: Vec<String> = (0..50).map(|topic| topic.to_string()).collect();
+    let filters = topics
+        .iter()
+        .map(|topic| filter(&json!({"#t": [topic]})))
+        .collect();
+    let outbox = Outbox::new(1 << 30, Arc::new(Metrics::new()));
+    let readers = Arc::new(ArcSwap::from_pointee(Readers::anonymous()));
+    let open = live.open("s", filters, readers, outbox.clone());
+    open.subscription().send_stored(&[], true);
+    let tags: Vec<[&str; 2]> = topics.iter().map(|topic| ["t", topic]).collect();
+    let events = |thread: u16| -> Vec<Arc<Event>> {
+        (0..EACH)
+            .map(|number| {
+                let json = json!({
+                    "id": format!("{thread:04x}{number:04x}").repeat(8), "pubkey": "01".repeat(32), "created_at": 1,
+                    "kind": 1, "tags": tags, "content": "", "sig": "00".repeat(64),
+                });
+                Arc::new(Event::parse(json.to_string().as_bytes()).expect("an event"))
+            })
+            .collect()
+    };
+    let (ours, theirs) = (events(0), events(1));
+    let together = std::sync::Barrier::new(2);
+    let deliver = |events: &[Arc<Event>]| {
+        together.wait();
+        events
+            .iter()
+            .for_each(|event| live.deliver(event, Source::Consumer));
+    };
+    std::thread::scope(|scope| {
+        scope.spawn(|| deliver(&ours));
+        scope.spawn(|| deliver(&theirs));
+    });
+    let Next::Frames(frames) = outbox.next(usize::MAX).await else {
+        panic!("an end")
+    };
+    let is_event = |frame: &&Frame| matches!(frame, Frame::Event { .. });
+    assert_eq!(frames.iter().filter(is_event).count(), 2 * EACH);
+}
