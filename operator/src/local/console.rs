@@ -6,6 +6,7 @@ use std::io::Write;
 use comfy_table::{ContentArrangement, Table, presets};
 
 use super::event::{LocalEvent, ProcessState, ProcessStatus};
+use crate::plan::Role;
 
 /// How events are shown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -95,7 +96,9 @@ impl<W: Write> Console<W> {
 
     fn redraw(&mut self) -> std::io::Result<()> {
         self.erase()?;
-        let table = render(self.processes.values(), self.width);
+        // Half of the terminal stays for what was said above the table.
+        let folded = self.processes.len() > self.height / 2;
+        let table = render(self.processes.values(), self.width, folded);
         let lines: Vec<&str> = table.lines().collect();
         let room = self.height.saturating_sub(2).max(2);
         for line in lines.iter().take(room) {
@@ -130,33 +133,66 @@ fn terminal_height(style: Style) -> usize {
     }
 }
 
-/// The table of a fleet: region, process, state, address.
-pub fn render<'a>(processes: impl Iterator<Item = &'a ProcessStatus>, width: u16) -> String {
+/// The table of a fleet: region, process, state, address. Folded, a region whose processes are all ready has one row, with
+/// the addresses of its relays.
+pub fn render<'a>(
+    processes: impl Iterator<Item = &'a ProcessStatus>,
+    width: u16,
+    folded: bool,
+) -> String {
+    let mut regions: BTreeMap<&str, Vec<&ProcessStatus>> = BTreeMap::new();
+    for process in processes {
+        let region = regions.entry(process.region.as_str()).or_default();
+        region.push(process);
+    }
     let mut table = Table::new();
     table
         .load_style(presets::NOTHING)
         .set_content_arrangement(ContentArrangement::Dynamic)
         .set_width(width)
         .set_header(["REGION", "PROCESS", "STATE", "ADDRESS"]);
-    for process in processes {
-        let state = match &process.reason {
-            Some(reason) if process.state != ProcessState::Ready => {
-                format!("{}: {}", process.state.name(), short(reason))
-            }
-            _ => process.state.name().to_owned(),
-        };
-        table.add_row([
-            process.region.as_str(),
-            &process.name,
-            &state,
-            &process.address,
-        ]);
+    for (region, processes) in regions {
+        let ready = |process: &&ProcessStatus| process.state == ProcessState::Ready;
+        if folded && processes.iter().all(ready) {
+            table.add_row(folded_row(region, &processes));
+        } else {
+            table.add_rows(processes.into_iter().map(row));
+        }
     }
     table
         .lines()
         .map(|line| line.trim_end().to_owned())
         .collect::<Vec<_>>()
         .join("\n")
+}
+
+fn row(process: &ProcessStatus) -> [String; 4] {
+    let state = match &process.reason {
+        Some(reason) if process.state != ProcessState::Ready => {
+            format!("{}: {}", process.state.name(), short(reason))
+        }
+        _ => process.state.name().to_owned(),
+    };
+    [
+        process.region.to_string(),
+        process.name.clone(),
+        state,
+        process.address.clone(),
+    ]
+}
+
+fn folded_row(region: &str, processes: &[&ProcessStatus]) -> [String; 4] {
+    let relays: Vec<&str> = processes
+        .iter()
+        .filter(|process| process.role == Role::Relay)
+        .map(|process| process.address.as_str())
+        .collect();
+    [
+        region.to_owned(),
+        format!("all {}", processes.len()),
+        ProcessState::Ready.name().to_owned(),
+        relays.join(" "),
+    ]
 }
 
 fn short(text: &str) -> String {
@@ -201,7 +237,6 @@ fn line(event: &LocalEvent) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::plan::Role;
 
     fn process(state: ProcessState) -> LocalEvent {
         LocalEvent::Process(ProcessStatus {
@@ -253,10 +288,35 @@ mod tests {
                 unreachable!()
             };
             status.name = name.to_owned();
+            status.state = ProcessState::Starting;
             console.show(&LocalEvent::Process(status)).unwrap();
         }
         let text = String::from_utf8(output).unwrap();
         assert!(text.ends_with("... and 2 more\n"), "{text:?}");
+    }
+
+    #[test]
+    fn a_ready_region_folds_into_one_row_where_the_terminal_is_low() {
+        let mut output = Vec::new();
+        let mut console = Console::new(&mut output, Style::Table, 100).within(4);
+        for (name, role) in [
+            ("a-nats-0", Role::Nats),
+            ("a-nats-1", Role::Nats),
+            ("a-relay-0", Role::Relay),
+        ] {
+            let LocalEvent::Process(mut status) = process(ProcessState::Ready) else {
+                unreachable!()
+            };
+            (status.name, status.role) = (name.to_owned(), role);
+            console.show(&LocalEvent::Process(status)).unwrap();
+        }
+        let text = String::from_utf8(output).unwrap();
+        let (_, last) = text.rsplit_once("\x1b[J").unwrap();
+        assert_eq!(last.lines().count(), 2, "{last:?}");
+        assert!(
+            last.contains("all 3") && last.contains("ws://127.0.0.1:4001"),
+            "{last:?}"
+        );
     }
 
     #[test]
