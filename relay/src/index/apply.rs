@@ -40,6 +40,8 @@ impl Writer<'_> {
         let verdict = judge(self.tables, &self.txn, &subject, log_time_ms, &self.clock)?;
         if verdict == Applied::New {
             store::insert(self.tables, &mut self.txn, event, &subject)?;
+        } else if verdict == Applied::Deleted {
+            self.bury_wrap(&subject)?;
         }
         if verdict == Applied::New || is_floor {
             self.place(&subject, &slot, entry.log_time)?;
@@ -111,9 +113,24 @@ impl Writer<'_> {
         ids.extend(self.ids_until(self.tables.private_authors, &author, until)?);
         ids.extend(self.ids_until(self.tables.private_by_time, &author, until)?);
         for id in ids {
-            let kind = store::find(self.tables, &self.txn, &id)?.map(|record| record.kind);
-            if kind.is_some_and(|kind| kind != kind::VANISH) {
+            let record = store::find(self.tables, &self.txn, &id)?;
+            let Some(subject) = record.map(|record| record.subject(id)).transpose()? else {
+                continue;
+            };
+            if subject.kind != kind::VANISH {
+                self.bury_wrap(&subject)?;
                 store::erase(self.tables, &mut self.txn, &id)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Notes that a hidden gift wrap was known. Hides nothing that was not hidden for good.
+    fn bury_wrap(&mut self, subject: &Subject) -> Result<(), IndexError> {
+        if subject.kind == kind::GIFT_WRAP {
+            for reader in subject.readers() {
+                let key = keys::pair(&subject.id, reader);
+                put_key(self.tables.tombstones, &mut self.txn, &key)?;
             }
         }
         Ok(())

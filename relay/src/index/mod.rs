@@ -39,7 +39,7 @@ use self::placement::StreamNames;
 use self::record::Subject;
 use self::rules::{Clock, judge};
 use self::tables::Tables;
-use crate::event::Event;
+use crate::event::{Event, kind};
 use crate::filter::Filter;
 use crate::visibility::Readers;
 
@@ -162,14 +162,20 @@ impl Index {
                 (false, false) => Known::Present,
             });
         }
-        Ok(
-            match judge(tables, &txn, &Subject::of(event), None, &clock)? {
-                Applied::Deleted => Known::Deleted,
-                Applied::Expired => Known::Expired,
-                Applied::Superseded => Known::Superseded,
-                Applied::New | Applied::Duplicate => Known::Unknown,
-            },
-        )
+        let subject = Subject::of(event);
+        Ok(match judge(tables, &txn, &subject, None, &clock)? {
+            // Hidden by a request to vanish and never applied: its sender must not learn of that request.
+            Applied::Deleted
+                if subject.kind == kind::GIFT_WRAP
+                    && !rules::has_tombstone(tables, &txn, &subject)? =>
+            {
+                Known::Unknown
+            }
+            Applied::Deleted => Known::Deleted,
+            Applied::Expired => Known::Expired,
+            Applied::Superseded => Known::Superseded,
+            Applied::New | Applied::Duplicate => Known::Unknown,
+        })
     }
 
     /// What `apply` would say, without applying: for hints and ephemeral events, which feed live delivery only.

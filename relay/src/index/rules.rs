@@ -5,7 +5,8 @@
 //! * A **tombstone** (target id, deleter) hides its target if the deleter is the author, or the recipient of a gift wrap.
 //!   It does not expire, and works whichever of the two comes first. Kinds 5 and 62 cannot be deleted by id.
 //! * Kind 5 with an `a` tag, and kind 62, hide what is not newer than they are. Kind 62 hides everything of its author
-//!   but kind 62, and gift wraps to its author.
+//!   but kind 62, and gift wraps to its author. A wrap that it hides gets a tombstone when it is applied: that tells one
+//!   that was known from one that is published for the first time, which is answered as if nobody had vanished.
 //! * Expiration (NIP-40) and retention (by the latest NATS timestamp of an event's positions) hide by the clock.
 //!
 //! Each of these only ever hides more, and takes the greatest of what it has seen: so they commute.
@@ -60,7 +61,12 @@ pub(super) fn judge(
     }
 }
 
-fn is_deleted(tables: &Tables, txn: &RoTxn<'_>, subject: &Subject) -> Result<bool, IndexError> {
+/// Whether the event was deleted by its id.
+pub(super) fn has_tombstone(
+    tables: &Tables,
+    txn: &RoTxn<'_>,
+    subject: &Subject,
+) -> Result<bool, IndexError> {
     for deleter in deleters(subject) {
         if tables
             .tombstones
@@ -69,6 +75,13 @@ fn is_deleted(tables: &Tables, txn: &RoTxn<'_>, subject: &Subject) -> Result<boo
         {
             return Ok(true);
         }
+    }
+    Ok(false)
+}
+
+fn is_deleted(tables: &Tables, txn: &RoTxn<'_>, subject: &Subject) -> Result<bool, IndexError> {
+    if has_tombstone(tables, txn, subject)? {
+        return Ok(true);
     }
     for key in vanishers(subject) {
         if time_of(tables.vanished.get(txn, &key)?, "vanished")?

@@ -301,6 +301,7 @@ impl Publisher {
         at: (StreamName, u64),
         context: PublishContext,
     ) -> Result<Published, PublishError> {
+        let is_private = event.is_private();
         let entry = LogEntry {
             event,
             at: Some(at),
@@ -325,6 +326,8 @@ impl Publisher {
             // The follower may have been faster with the same entry: `Duplicate` is ours too. Whoever publishes again what
             // was known before is answered by the session, which asks the index first.
             Some(Applied::New | Applied::Duplicate | Applied::Superseded) => Ok(Published::Stored),
+            // The sender of a wrap learns nothing of what its recipient deleted.
+            Some(Applied::Deleted | Applied::Expired) if is_private => Ok(Published::Stored),
             Some(Applied::Deleted | Applied::Expired) => Ok(Published::Duplicate),
             None => Err(PublishError::IndexUnavailable),
         }

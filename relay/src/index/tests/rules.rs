@@ -229,6 +229,10 @@ fn a_request_to_vanish_hides_all_up_to_its_time_and_wraps_to_its_author() {
             [id(10), id(11), id(50), id(12), id(13)]
         );
         assert_eq!(bed.index.status_of(&gone[2], NOW).unwrap(), Known::Deleted);
+        let fresh = wrap(14, BOB, 150);
+        assert_eq!(bed.index.status_of(&fresh, NOW).unwrap(), Known::Unknown);
+        assert_eq!(bed.apply(&entry(&fresh, 101)), Applied::Deleted);
+        assert_eq!(bed.index.status_of(&fresh, NOW).unwrap(), Known::Deleted);
     }
 }
 

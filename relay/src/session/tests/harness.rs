@@ -99,7 +99,11 @@ impl DirectPublisher {
             self.live.deliver(&event, Source::Publisher);
             return Ok(Published::Stored);
         }
-        Ok(Published::Duplicate)
+        Ok(if event.is_private() {
+            Published::Stored
+        } else {
+            Published::Duplicate
+        })
     }
 }
 

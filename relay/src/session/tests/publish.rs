@@ -211,4 +211,25 @@ async fn a_request_to_vanish_removes_its_authors_events_and_wraps_to_it() {
             &json!("blocked: this event was deleted by its author")
         )
     );
+    // Whoever sends to a vanished key gets the answers that a sender always gets, and cannot find out when it vanished.
+    let too_late = event_at(
+        &carol,
+        1059,
+        "sealed later",
+        &[&["p", &bob.public_key().to_hex()]],
+        -10,
+    );
+    let known = json!("duplicate: already have this event");
+    for (wrap, text) in [
+        (&to_bob, &known),
+        (&too_late, &json!("")),
+        (&too_late, &known),
+    ] {
+        let answer = reader.publish(wrap).await;
+        assert_eq!((&answer[2], &answer[3]), (&json!(true), text));
+    }
+    assert_eq!(
+        reader.read("s", &filters).await,
+        Ok(vec![other.id.to_hex()])
+    );
 }
