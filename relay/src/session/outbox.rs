@@ -58,6 +58,27 @@ pub enum Next {
     End(Close),
 }
 
+/// What one stored read may push: reads of one connection at the same time share its queue. Hold it until after the push.
+#[derive(Debug)]
+pub struct Room {
+    outbox: Outbox,
+    bytes: usize,
+}
+
+impl Room {
+    /// Bytes that may be pushed.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+}
+
+impl Drop for Room {
+    fn drop(&mut self) {
+        self.outbox.lock().promised -= self.bytes;
+        self.outbox.inner.drained.notify_waiters();
+    }
+}
+
 /// A shared handle on the out-queue of one connection.
 #[derive(Debug, Clone)]
 pub struct Outbox {
@@ -80,6 +101,8 @@ struct Queue {
     frames: VecDeque<Frame>,
     /// Bytes queued or being written.
     bytes: usize,
+    /// Bytes that stored reads under way may still push.
+    promised: usize,
     end: Option<Close>,
 }
 
@@ -111,7 +134,7 @@ impl Outbox {
     }
 
     /// Queues stored events, which the index found for this client's readers, and perhaps EOSE, in one go. They never
-    /// overflow the queue: stored reads ask for no more than [`Outbox::free_bytes`], but for the last event of a batch.
+    /// overflow the queue: stored reads push no more than their [`Room`], but for the last event of a batch.
     pub fn push_stored(&self, prefix: &Bytes, found: &[&Found], eose: Option<Bytes>) {
         let events = found.iter().map(|event| Frame::Event {
             prefix: prefix.clone(),
@@ -152,28 +175,29 @@ impl Outbox {
         self.lock().end.is_some()
     }
 
-    /// Waits until a stored read may push. `false`: the connection is ending, stop.
-    pub async fn room(&self) -> bool {
+    /// Waits until a stored read may push. `None`: the connection is ending, stop.
+    pub async fn room(&self) -> Option<Room> {
         loop {
             let drained = self.inner.drained.notified();
             tokio::pin!(drained);
             drained.as_mut().enable();
             {
-                let queue = self.lock();
+                let mut queue = self.lock();
                 if queue.end.is_some() {
-                    return false;
+                    return None;
                 }
-                if queue.bytes <= self.stored_limit() / 2 {
-                    return true;
+                let (limit, used) = (self.stored_limit(), queue.bytes + queue.promised);
+                if used <= limit / 2 {
+                    let bytes = (limit - used).min(limit / 2);
+                    queue.promised += bytes;
+                    return Some(Room {
+                        outbox: self.clone(),
+                        bytes,
+                    });
                 }
             }
             drained.await;
         }
-    }
-
-    /// Bytes that a stored read may push now.
-    pub fn free_bytes(&self) -> usize {
-        self.stored_limit().saturating_sub(self.lock().bytes)
     }
 
     /// For the writer: waits for frames, at most about `max_bytes` of them, or for the end.
@@ -292,6 +316,8 @@ fn as_gauge(bytes: usize) -> i64 {
 
 #[cfg(test)]
 mod tests {
+    use futures_util::FutureExt;
+
     use super::*;
 
     fn text(len: usize) -> Bytes {
@@ -327,7 +353,7 @@ mod tests {
             outbox.next(10).await,
             Next::End(Close::slow_reader)
         ));
-        assert!(!outbox.room().await);
+        assert!(outbox.room().await.is_none());
         outbox.push_text(text(1));
         assert!(matches!(
             outbox.next(10).await,
@@ -355,7 +381,21 @@ mod tests {
         tokio::task::yield_now().await;
         assert!(!waiting.is_finished());
         outbox.written(60);
-        assert!(waiting.await.expect("the task"));
-        assert_eq!(outbox.free_bytes(), 30);
+        let room = waiting.await.expect("the task").expect("an open queue");
+        assert_eq!(room.bytes(), 25);
+    }
+
+    #[tokio::test]
+    async fn stored_reads_at_the_same_time_share_the_queue() {
+        let outbox = Outbox::new(1000, Arc::new(Metrics::new()));
+        let mut rooms: Vec<Room> = (0..20)
+            .filter_map(|_| outbox.room().now_or_never().flatten())
+            .collect();
+        let bytes: usize = rooms.iter().map(Room::bytes).sum();
+        assert!(bytes > 0 && bytes <= 500, "{bytes}");
+        let mut next = Box::pin(outbox.room());
+        assert!((&mut next).now_or_never().is_none());
+        rooms.pop();
+        assert!(next.await.is_some(), "a read that ended makes room");
     }
 }

@@ -194,12 +194,12 @@ impl StoredRead {
             .map_err(Ended::Failed)?;
         loop {
             // A client that reads slowly is read for slowly; its queue is not filled for it.
-            if !self.outbox.room().await {
+            let Some(room) = self.outbox.room().await else {
                 return Err(Ended::Abandoned);
-            }
+            };
             let limits = BatchLimits {
                 events: READ_EVENTS,
-                bytes: self.outbox.free_bytes().max(1),
+                bytes: room.bytes().max(1),
                 time: READ_SLICE,
             };
             let (resumed, batch) = self
@@ -216,6 +216,7 @@ impl StoredRead {
                 .subscription
                 .send_stored(&batch.events, batch.done)
                 .ok_or(Ended::Abandoned)?;
+            drop(room);
             self.services.metrics.stored_sent.inc_by(sent as u64);
             if batch.done {
                 return Ok(());
