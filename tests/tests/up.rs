@@ -61,24 +61,21 @@ impl Drop for Up {
     }
 }
 
-/// Whether a line is the command `nightjar VERB`, by name or by path: who has not installed it is told its path.
-fn is_command(line: &str, verb: &str) -> bool {
-    let mut words = line.split(' ');
-    let program = words.next().unwrap_or_default();
-    program.rsplit('/').next() == Some("nightjar")
-        && words
-            .next()
-            .is_some_and(|word| verb.is_empty() || word == verb)
-}
+/// A command that the screen tells a person to type: its verb, and the whole line.
+type Typed = (String, String);
 
-/// Commands that the screen tells a person to type: lines that begin with `nightjar` or its path, whatever stands around them.
-fn commands(printed: &str) -> Vec<String> {
+/// Commands on the screen: lines whose first word is `nightjar`, or the path to it where it is not on PATH.
+fn commands(printed: &str) -> Vec<Typed> {
     let lines = printed
         .lines()
         .map(|line| line.trim().trim_start_matches("$ "));
-    let mut commands: Vec<String> = lines
-        .filter(|line| is_command(line, ""))
-        .map(str::to_owned)
+    let mut commands: Vec<Typed> = lines
+        .filter_map(|line| {
+            let mut words = line.split_whitespace();
+            let program = words.next()?.rsplit('/').next()?;
+            (program == "nightjar")
+                .then(|| (words.next().unwrap_or_default().to_owned(), line.to_owned()))
+        })
         .collect();
     commands.dedup();
     commands
@@ -118,9 +115,7 @@ async fn one_command_shows_a_hello_and_the_printed_commands_work() {
     let up = Up::start(&home);
     let printed = until("a hello and what to type next", HELLO_LIMIT, async || {
         let printed = up.printed();
-        let sends = commands(&printed)
-            .iter()
-            .any(|command| is_command(command, "send"));
+        let sends = commands(&printed).iter().any(|(verb, _)| verb == "send");
         if sends && printed.contains("hello") {
             Ok(printed)
         } else {
@@ -141,15 +136,15 @@ async fn one_command_shows_a_hello_and_the_printed_commands_work() {
     assert!(printed.contains(" ms"), "the hello's time: {printed}");
 
     let commands = commands(&printed);
-    let send = commands
-        .iter()
-        .find(|command| is_command(command, "send"))
-        .expect("a command that sends");
-    let read = commands
-        .iter()
-        .find(|command| is_command(command, "inbox") || is_command(command, "watch"));
-    let read = read.unwrap_or_else(|| panic!("a command that reads: {commands:?}"));
-    let (sent, said) = type_in(&home, send);
+    let of_verb = |verb: &str| {
+        commands
+            .iter()
+            .find(|(of, _)| of == verb)
+            .map(|(_, line)| line.clone())
+    };
+    let send = of_verb("send").expect("a command that sends");
+    let read = of_verb("inbox").unwrap_or_else(|| panic!("a command that reads: {commands:?}"));
+    let (sent, said) = type_in(&home, &send);
     assert!(sent, "{send}: {said}");
     let text = send
         .split(['\'', '"'])
@@ -159,31 +154,23 @@ async fn one_command_shows_a_hello_and_the_printed_commands_work() {
         "the message, read with the printed command",
         HELLO_LIMIT,
         async || {
-            // A watch ends after what it is asked for.
-            let once = if is_command(read, "watch") {
-                format!("{read} --since 1h -n 1 --for 10s")
-            } else {
-                read.clone()
-            };
-            let (_, said) = type_in(&home, &once);
+            let (_, said) = type_in(&home, &read);
             if said.contains(text) {
                 Ok(())
             } else {
-                Err(format!("{once}: {said}"))
+                Err(format!("{read}: {said}"))
             }
         },
     )
     .await;
-    for command in commands.iter().filter(|command| {
-        ["status", "explain"]
-            .iter()
-            .any(|verb| is_command(command, verb))
-    }) {
-        let (worked, said) = type_in(&home, command);
-        assert!(worked, "{command}: {said}");
-    }
+    let status = of_verb("status").unwrap_or_else(|| "nightjar status".to_owned());
+    let (worked, said) = type_in(&home, &status);
+    assert!(worked, "{status}: {said}");
 
-    let (stopped, said) = type_in(&home, "nightjar down");
+    let (stopped, said) = type_in(
+        &home,
+        &of_verb("down").unwrap_or_else(|| "nightjar down".to_owned()),
+    );
     assert!(stopped, "nightjar down: {said}");
     let pid = up.child.id();
     until("nightjar up ended", DRAIN_LIMIT, async || {

@@ -5,8 +5,7 @@ use std::process::{Command, ExitCode};
 use anyhow::{Result, bail};
 
 use crate::nats::nats_server;
-use crate::run::{cargo, root, run, say, target_dir};
-use crate::up::FLEET_PACKAGES;
+use crate::run::{BUILD_PROGRAMS, cargo, root, run, say, target_dir};
 
 const WHAT: [&str; 4] = ["deliver", "ingest", "query", "idle"];
 
@@ -16,7 +15,7 @@ pub(crate) fn bench(args: &[String]) -> Result<ExitCode> {
     };
     let nats_server = nats_server()?;
     say("building in release mode (the first time takes many minutes)");
-    run(cargo(&["build", "--release", "--bins", "-p", "nightjar-tests"]).args(FLEET_PACKAGES))?;
+    run(cargo(&BUILD_PROGRAMS).arg("--release"))?;
     say(&format!("bench {what}"));
     let bench = target_dir()?.join("release/nightjar-bench");
     run(Command::new(bench)

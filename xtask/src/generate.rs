@@ -6,7 +6,7 @@ use std::process::{Command, ExitCode};
 
 use anyhow::{Context, Result, bail};
 
-use crate::run::{cargo, output, root, run, say, target_dir};
+use crate::run::{BUILD_PROGRAMS, cargo, output, root, run, say, target_dir};
 
 /// A file, and the command whose stdout it holds.
 struct Generated {
@@ -15,7 +15,7 @@ struct Generated {
     args: &'static [&'static str],
 }
 
-const GENERATED: [Generated; 4] = [
+const GENERATED: [Generated; 2] = [
     Generated {
         file: "crds/relayclusters.nightjar.dev.yaml",
         program: "nightjar-operator",
@@ -26,16 +26,6 @@ const GENERATED: [Generated; 4] = [
         program: "nightjar-operator",
         args: &["crd", "--docs"],
     },
-    Generated {
-        file: "docs/reference/cli.md",
-        program: "nightjar",
-        args: &["man", "--markdown"],
-    },
-    Generated {
-        file: "docs/reference/errors.md",
-        program: "nightjar",
-        args: &["explain", "--book"],
-    },
 ];
 
 pub(crate) fn generate(args: &[String]) -> Result<ExitCode> {
@@ -44,14 +34,7 @@ pub(crate) fn generate(args: &[String]) -> Result<ExitCode> {
         [only] if only == "--check" => true,
         _ => bail!("`cargo xtask generate [--check]`"),
     };
-    run(&mut cargo(&[
-        "build",
-        "--bins",
-        "-p",
-        "nightjar-operator",
-        "-p",
-        "nightjar",
-    ]))?;
+    run(&mut cargo(&BUILD_PROGRAMS))?;
     let programs = target_dir()?.join("debug");
     let mut stale = Vec::new();
     for generated in &GENERATED {

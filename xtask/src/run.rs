@@ -6,6 +6,10 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail};
 
+/// Arguments of cargo for all programs. Always the whole workspace: with a part of it, cargo picks other features for the
+/// dependencies and builds many of them once more.
+pub(crate) const BUILD_PROGRAMS: [&str; 3] = ["build", "--workspace", "--bins"];
+
 /// Says on stderr what is about to happen.
 pub(crate) fn say(what: &str) {
     eprintln!("xtask: {what}");

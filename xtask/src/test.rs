@@ -8,7 +8,7 @@ use anyhow::{Context, Result, bail};
 
 use crate::clients;
 use crate::nats::nats_server;
-use crate::run::{cargo, run, say, stream, target_dir};
+use crate::run::{BUILD_PROGRAMS, cargo, run, say, stream, target_dir};
 
 /// The sum over the `test result:` lines of a run.
 #[derive(Default, Debug, PartialEq, Eq)]
@@ -59,7 +59,7 @@ pub(crate) fn test(args: &[String]) -> Result<ExitCode> {
     let nats_server = nats_server()?;
     say(&format!("nats-server: {}", nats_server.display()));
     say("building the programs and the tests");
-    run(&mut cargo(&["build", "--workspace", "--bins"]))?;
+    run(&mut cargo(&BUILD_PROGRAMS))?;
 
     // The tests write here what they measured and what they had to leave out, one line each.
     let report = target_dir()?.join("test-report.txt");

@@ -6,22 +6,12 @@ use std::process::{Command, ExitCode};
 use anyhow::Result;
 
 use crate::nats::nats_server;
-use crate::run::{cargo, root, run, say, target_dir};
-
-/// The programs that a fleet on this machine is made of.
-pub(crate) const FLEET_PACKAGES: [&str; 6] = [
-    "-p",
-    "nightjar-relay",
-    "-p",
-    "nightjar-operator",
-    "-p",
-    "nightjar",
-];
+use crate::run::{BUILD_PROGRAMS, cargo, root, run, say, target_dir};
 
 pub(crate) fn up(args: &[String]) -> Result<ExitCode> {
     let nats_server = nats_server()?;
     say("building (cargo build; the first time takes a few minutes)");
-    run(cargo(&["build", "--bins"]).args(FLEET_PACKAGES))?;
+    run(&mut cargo(&BUILD_PROGRAMS))?;
     let nightjar = target_dir()?.join("debug/nightjar");
     say(&format!(
         "{} up examples/three-regions.yaml {}",
