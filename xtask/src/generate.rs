@@ -15,7 +15,7 @@ struct Generated {
     args: &'static [&'static str],
 }
 
-const GENERATED: [Generated; 2] = [
+const GENERATED: [Generated; 4] = [
     Generated {
         file: "crds/relayclusters.nightjar.dev.yaml",
         program: "nightjar-operator",
@@ -25,6 +25,16 @@ const GENERATED: [Generated; 2] = [
         file: "docs/reference/relaycluster.md",
         program: "nightjar-operator",
         args: &["crd", "--docs"],
+    },
+    Generated {
+        file: "docs/reference/cli.md",
+        program: "nightjar",
+        args: &["man", "--markdown"],
+    },
+    Generated {
+        file: "docs/reference/errors.md",
+        program: "nightjar",
+        args: &["explain", "--book"],
     },
 ];
 

@@ -19,7 +19,7 @@ cargo xtask VERB
 
   up [ARGS...]             build once, then `nightjar up examples/three-regions.yaml ARGS...`
   test [--long] [FILTER]   every test; --long publishes 20,000 events in the fault tests; FILTER as for `cargo test`
-  generate [--check]       write crds/ and its reference page from the types; --check fails when one is stale
+  generate [--check]       write crds/ and reference pages from the code; --check fails when one is stale
   tidy                     the rules no compiler checks (file headers, file sizes, links, hosts)
   bench WHAT [ARGS...]     deliver | ingest | query | idle, in a release build; never part of `test`
 
