@@ -128,7 +128,7 @@ impl Live {
     }
 
     /// Offers an event to every open subscription. Non-blocking. Each subscription gets an event id at most once, as long
-    /// as fewer than 65,536 other events are offered in between.
+    /// as fewer than 65,536 other events come in between (other hints, for an event that came as a hint first).
     pub fn deliver(&self, event: &Arc<Event>, source: Source) {
         let inner = &self.inner;
         let span = tracing::debug_span!("deliver", ?source, sent = tracing::field::Empty).entered();
@@ -141,7 +141,7 @@ impl Live {
             .repeats
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
-            .note(&event.id, serial);
+            .note(&event.id, serial, source == Source::Hint);
         let audience = event.audience();
         let mut sent = 0;
         // The stamp saves most of the work, but another delivery at the same time may have written its own number over it.
