@@ -113,6 +113,14 @@ impl Filter {
         self.limit = Some(self.limit.unwrap_or(default).min(max));
     }
 
+    /// How many values its lists have: what an open subscription costs in memory.
+    pub fn value_count(&self) -> usize {
+        self.ids.as_ref().map_or(0, Vec::len)
+            + self.authors.as_ref().map_or(0, Vec::len)
+            + self.kinds.as_ref().map_or(0, Vec::len)
+            + self.tags.values().map(Vec::len).sum::<usize>()
+    }
+
     /// Whether the event matches, `limit` aside.
     pub fn matches(&self, event: &Event) -> bool {
         self.matches_head(&event.id, &event.pubkey, event.created_at, event.kind)

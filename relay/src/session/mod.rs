@@ -32,6 +32,8 @@ use crate::visibility::Readers;
 use outbox::Outbox;
 use req::ReadPool;
 
+/// Most values in the filters of all open subscriptions of one connection. Each costs some 200 bytes while it is open.
+const MAX_FILTER_VALUES: usize = 20_000;
 /// Most keys that may authenticate on one connection.
 const MAX_READERS: usize = 64;
 
@@ -119,6 +121,8 @@ impl Services {
 struct Entry {
     open: OpenSubscription,
     read: Option<AbortHandle>,
+    /// Values in its filters.
+    values: usize,
 }
 
 impl Drop for Entry {

@@ -10,7 +10,7 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinError;
 use tracing::Instrument;
 
-use super::{Entry, Services, Session, Subscriptions, unix_seconds};
+use super::{Entry, MAX_FILTER_VALUES, Services, Session, Subscriptions, unix_seconds};
 use crate::admission::Refusal;
 use crate::filter::Filter;
 use crate::index::{BatchLimits, IndexError};
@@ -71,6 +71,7 @@ impl Session {
                 return;
             }
         };
+        let values = value_count(&filters);
         let open = self.services.live.open(
             id,
             filters.clone(),
@@ -94,6 +95,7 @@ impl Session {
             Entry {
                 open,
                 read: Some(task.abort_handle()),
+                values,
             },
         );
     }
@@ -126,6 +128,14 @@ impl Session {
             filter.cap_limit(limits.default_limit, limits.max_limit);
             filters.push(filter);
         }
+        let open: usize = self.lock().values().map(|entry| entry.values).sum();
+        let values = open + value_count(&filters);
+        if values > MAX_FILTER_VALUES {
+            services.admission.on_limit(LimitRule::subscriptions);
+            return Err(format!(
+                "rate-limited: the filters of this connection would have {values} values, the limit is {MAX_FILTER_VALUES}"
+            ));
+        }
         if gate_filter(&filters, readers) == FilterGate::AuthRequired {
             services.metrics.on_read_refused(Door::req);
             return Err(
@@ -136,6 +146,10 @@ impl Session {
         // While the index is rebuilt, an EOSE over half of it would be a lie.
         services.readiness.refuses_reads().map_or(Ok(filters), Err)
     }
+}
+
+fn value_count(filters: &[Filter]) -> usize {
+    filters.iter().map(Filter::value_count).sum()
 }
 
 /// The stored half of one REQ.

@@ -106,6 +106,26 @@ async fn subscriptions_and_reqs_beyond_their_limits_are_closed() {
 }
 
 #[tokio::test]
+async fn values_in_the_filters_of_one_connection_are_bounded() {
+    let relay = Relay::start().await;
+    let mut client = relay.client().await;
+    let topics: Vec<String> = (0..5_000).map(|topic| topic.to_string()).collect();
+    let many = vec![json!({"#t": topics}); 4];
+    client.read("1", &many).await.expect("EOSE");
+    let refused = client
+        .read("2", &[json!({"kinds": [1]})])
+        .await
+        .expect_err("one value more");
+    assert!(
+        refused.starts_with("rate-limited: ") && refused.contains("20000"),
+        "{refused}"
+    );
+    client.read("1", &many).await.expect("a replacement");
+    client.send(json!(["CLOSE", "1"])).await;
+    client.check_alive().await;
+}
+
+#[tokio::test]
 async fn auth_attempts_are_charged_before_the_signature() {
     let relay = Relay::start_with(
         |config| config.limits.auth_attempts_per_minute = 2,
