@@ -178,19 +178,24 @@ impl Index {
         })
     }
 
-    /// What `apply` would say, without applying: for hints and ephemeral events, which feed live delivery only.
-    pub fn check_hint(&self, event: &Event, now_s: u64) -> Result<Applied, IndexError> {
+    /// What `apply` would say, without applying: for hints, which feed live delivery only. `admitted_ms` stands for the
+    /// NATS timestamp, which a hint does not have: an old one that is sent again is past its retention all the same.
+    pub fn check_hint(
+        &self,
+        event: &Event,
+        admitted_ms: u64,
+        now_s: u64,
+    ) -> Result<Applied, IndexError> {
         let txn = self.read_txn()?;
-        if event.class() != Class::Ephemeral
-            && store::is_stored(&self.inner.tables, &txn, &event.id)?
-        {
+        let class = event.class();
+        if class != Class::Ephemeral && store::is_stored(&self.inner.tables, &txn, &event.id)? {
             return Ok(Applied::Duplicate);
         }
         judge(
             &self.inner.tables,
             &txn,
             &Subject::of(event),
-            None,
+            (class == Class::Messages).then_some(admitted_ms),
             &self.clock(now_s),
         )
     }

@@ -49,7 +49,10 @@ fn on_hint(shared: &Shared, subject: &str, envelope: &[u8]) -> Heard {
     let Ok(opened) = opening::open(&keyring, &shared.fleet, &route, envelope) else {
         return Heard::refused;
     };
-    match shared.index.check_hint(&opened.event, super::now_s()) {
+    match shared
+        .index
+        .check_hint(&opened.event, opened.admitted_ms, super::now_s())
+    {
         Ok(Applied::New) => {
             shared.live.deliver(&opened.event, Source::Hint);
             Heard::delivered

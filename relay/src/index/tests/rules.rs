@@ -7,13 +7,16 @@ fn a_message_is_new_once() {
     let bed = Bed::new();
     let note = event(1, ALICE, 100, 1, json!([]));
     assert_eq!(bed.index.status_of(&note, NOW).unwrap(), Known::Unknown);
-    assert_eq!(bed.index.check_hint(&note, NOW).unwrap(), Applied::New);
+    assert_eq!(
+        bed.index.check_hint(&note, NOW * 1000, NOW).unwrap(),
+        Applied::New
+    );
     assert_eq!(bed.apply(&entry(&note, 1)), Applied::New);
     assert_eq!(bed.apply(&entry(&note, 1)), Applied::Duplicate);
     assert_eq!(bed.apply(&entry(&note, 7)), Applied::Duplicate);
     assert_eq!(bed.index.status_of(&note, NOW).unwrap(), Known::Present);
     assert_eq!(
-        bed.index.check_hint(&note, NOW).unwrap(),
+        bed.index.check_hint(&note, NOW * 1000, NOW).unwrap(),
         Applied::Duplicate
     );
     let positions = bed.index.positions_of(&note).unwrap();
@@ -89,7 +92,10 @@ fn only_its_author_deletes_an_event() {
     ));
     assert_eq!(bed.ids(json!({"kinds": [1]}), &[]), Vec::<EventId>::new());
     assert_eq!(bed.apply(&entry(&note, 4)), Applied::Deleted);
-    assert_eq!(bed.index.check_hint(&note, NOW).unwrap(), Applied::Deleted);
+    assert_eq!(
+        bed.index.check_hint(&note, NOW * 1000, NOW).unwrap(),
+        Applied::Deleted
+    );
 }
 
 #[test]
@@ -315,12 +321,28 @@ fn an_event_may_be_applied_before_its_position_is_known() {
 fn ephemeral_events_are_never_stored() {
     let bed = Bed::new();
     let wrap = event(1, CAROL, 100, 21059, json!([["p", hex::encode(BOB)]]));
-    assert_eq!(bed.index.check_hint(&wrap, NOW).unwrap(), Applied::New);
+    assert_eq!(
+        bed.index.check_hint(&wrap, NOW * 1000, NOW).unwrap(),
+        Applied::New
+    );
     assert_eq!(bed.apply(&entry(&wrap, 1)), Applied::Expired);
     assert_eq!(bed.ids(json!({}), &[BOB]), Vec::<EventId>::new());
     let expired = event(2, CAROL, 100, 20_000, json!([["expiration", "5"]]));
     assert_eq!(
-        bed.index.check_hint(&expired, NOW).unwrap(),
+        bed.index.check_hint(&expired, NOW * 1000, NOW).unwrap(),
         Applied::Expired
     );
+}
+
+#[test]
+fn an_old_hint_that_is_sent_again_is_past_its_retention() {
+    let bed = Bed::new();
+    let hint = |kind, age_s: u64| {
+        let event = event(1, ALICE, 100, kind, json!([]));
+        let admitted_ms = (NOW - age_s) * 1000;
+        bed.index.check_hint(&event, admitted_ms, NOW).unwrap()
+    };
+    assert_eq!(hint(1, 90 * DAY), Applied::Expired);
+    assert_eq!(hint(1, 89 * DAY), Applied::New);
+    assert_eq!(hint(10_050, 900 * DAY), Applied::New, "state is kept");
 }
