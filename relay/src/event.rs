@@ -239,7 +239,7 @@ impl Event {
     /// Who may read this event.
     ///
     /// A gift wrap: its `p`-tagged recipients. A request to vanish: its author. A deletion request: its author, if it may
-    /// be about a gift wrap, that is if it names events by id and has no `k` tag, or one for a gift wrap. (Whether the
+    /// be about a gift wrap, that is if it names events by id and has no `k` tag, or one for a gift wrap or what lies in one. (Whether the
     /// named event is a wrap cannot be asked: it may come later, or have been aged out.)
     pub fn audience(&self) -> Audience {
         match self.kind {
@@ -260,7 +260,8 @@ impl Event {
         if kinds.peek().is_none() {
             return self.tags.iter().any(|tag| tag[0] == "e");
         }
-        kinds.any(|value| value.trim().parse().is_ok_and(is_wrap))
+        // Some clients name the kind inside the wrap; what is no kind at all says nothing.
+        kinds.any(|value| value.trim().parse().map_or(true, is_private_message))
     }
 
     fn deletion_values<'a>(&'a self, name: &'static str) -> impl Iterator<Item = &'a str> + 'a {
@@ -294,6 +295,11 @@ pub fn class_of(kind: u16) -> Class {
 /// Gift wraps of either kind.
 pub(crate) fn is_wrap(kind: u16) -> bool {
     matches!(kind, kind::GIFT_WRAP | kind::EPHEMERAL_GIFT_WRAP)
+}
+
+/// A gift wrap, or what lies in one: seal, chat message, file message (NIP-17).
+fn is_private_message(kind: u16) -> bool {
+    is_wrap(kind) || (13..=15).contains(&kind)
 }
 
 /// Exactly `N` bytes in lowercase hex.

@@ -260,7 +260,13 @@ fn a_deletion_request_is_public_only_if_it_cannot_be_about_a_wrap() {
         json!(["a", format!("30000:{}:d", hex_of(KEY, 32))]),
     );
     assert_eq!(of_kind(5, json!([e])).audience(), author);
-    assert_eq!(of_kind(5, json!([e, ["k", "1059"]])).audience(), author);
+    for kind in ["1059", "21059", "13", "14", "15", "wrap"] {
+        assert_eq!(
+            of_kind(5, json!([e, ["k", kind]])).audience(),
+            author,
+            "{kind}"
+        );
+    }
     assert_eq!(
         of_kind(5, json!([e, ["k", "1"], ["k", "1059"]])).audience(),
         author
