@@ -11,13 +11,7 @@ use crate::verb::message::{actor_for, first_open};
 use crate::{person, when};
 
 pub(crate) async fn run(args: ExportArgs, context: &Context) -> Result<(), CliError> {
-    let mut filter = Filter::new().kinds(args.kind.iter().map(|kind| (*kind).into()));
-    for who in &args.author {
-        filter = filter.author(person::public_key(who, args.via.state.as_deref())?);
-    }
-    if let Some(since) = &args.since {
-        filter = filter.since(when::since(since)?);
-    }
+    let filter = filter(&args)?;
     // Private messages are given only to who proves to be their reader, so AUTH comes first when an identity is named.
     let actor = actor_for(&args.identity, &args.via)?;
     let relays = context.relays(&args.via, Some(&actor.identity.public_key()))?;
@@ -38,6 +32,21 @@ pub(crate) async fn run(args: ExportArgs, context: &Context) -> Result<(), CliEr
     connection.close().await;
     context.console.note(&format!("{count} events from {url}"));
     Ok(())
+}
+
+/// What is not named is not in the filter: an empty list would match nothing.
+fn filter(args: &ExportArgs) -> Result<Filter, CliError> {
+    let mut filter = Filter::new();
+    for kind in &args.kind {
+        filter = filter.kind((*kind).into());
+    }
+    for who in &args.author {
+        filter = filter.author(person::public_key(who, args.via.state.as_deref())?);
+    }
+    if let Some(since) = &args.since {
+        filter = filter.since(when::since(since)?);
+    }
+    Ok(filter)
 }
 
 async fn pages(connection: &mut Connection, filter: &Filter) -> Result<u64, CliError> {
@@ -69,4 +78,28 @@ async fn pages(connection: &mut Connection, filter: &Filter) -> Result<u64, CliE
 /// JSON may hold line breaks between its tokens only; nearly no relay sends any.
 fn one_line(json: &str) -> String {
     format!("{}\n", json.replace(['\n', '\r'], " "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::args::{Cli, Verb};
+    use clap::Parser;
+
+    fn asked(args: &[&str]) -> String {
+        let cli = Cli::parse_from(["nightjar", "export"].iter().chain(args));
+        match cli.verb {
+            Verb::Export(args) => filter(&args).unwrap().as_json(),
+            _ => panic!("not an export"),
+        }
+    }
+
+    #[test]
+    fn everything_is_asked_for_unless_kinds_are_named() {
+        assert_eq!(asked(&[]), "{}");
+        assert_eq!(
+            asked(&["--kind", "0", "--kind", "10050"]),
+            r#"{"kinds":[0,10050]}"#
+        );
+    }
 }
