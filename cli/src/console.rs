@@ -6,6 +6,8 @@ use std::sync::Arc;
 use anstyle::{AnsiColor, Style};
 use nightjar_client::{Observer, RelayUrl, Step};
 
+use crate::output::steers_terminal;
+
 /// How much is said.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Console {
@@ -22,30 +24,30 @@ impl Console {
     /// A remark that `--quiet` silences.
     pub(crate) fn note(&self, text: &str) {
         if !self.quiet {
-            line(&format!("{DIM}{text}{DIM:#}"));
+            line(&format!("{DIM}{}{DIM:#}", shown(text)));
         }
     }
 
     /// Something that did not stop the command, and that its user should know.
     pub(crate) fn warn(&self, text: &str) {
-        line(&format!("{YELLOW}warning{YELLOW:#} {text}"));
+        line(&format!("{YELLOW}warning{YELLOW:#} {}", shown(text)));
     }
 
     /// A detail for `--verbose`.
     pub(crate) fn detail(&self, text: &str) {
         if self.verbose {
-            line(&format!("{DIM}{text}{DIM:#}"));
+            line(&format!("{DIM}{}{DIM:#}", shown(text)));
         }
     }
 
     /// An error as people read it.
     pub(crate) fn error(&self, text: &str) {
-        line(&format!("{RED}error{RED:#} {text}"));
+        line(&format!("{RED}error{RED:#} {}", shown_lines(text)));
     }
 
     /// Plain text, whatever the flags.
     pub(crate) fn plain(&self, text: &str) {
-        line(text);
+        line(&shown_lines(text));
     }
 
     /// What connections tell: steps with `--verbose`, and masked frames with `--wire`.
@@ -55,7 +57,7 @@ impl Console {
         }
         Some(Arc::new(move |url: &RelayUrl, step: Step<'_>| {
             if let Some(text) = self.step(step) {
-                line(&format!("{DIM}{url}{DIM:#} {text}"));
+                line(&format!("{DIM}{url}{DIM:#} {}", shown(&text)));
             }
         }))
     }
@@ -73,6 +75,16 @@ impl Console {
             Step::Authenticated(key) => Some(format!("AUTH 3/3: the relay knows {}", npub(key))),
         }
     }
+}
+
+/// One line as it may reach a terminal: relays say part of it.
+fn shown(text: &str) -> String {
+    text.replace(steers_terminal, " ")
+}
+
+/// The same for text whose line breaks are ours.
+fn shown_lines(text: &str) -> String {
+    text.replace(|c| c != '\n' && steers_terminal(c), " ")
 }
 
 /// One line to stderr. That nobody reads stderr is no reason to stop.

@@ -9,6 +9,7 @@ use nightjar_client::{ClientError, RelayUrl};
 use serde::Serialize;
 
 use crate::code::Code;
+use crate::output::{inert, steers_terminal};
 
 /// An error as the user sees it.
 #[derive(Debug, Clone)]
@@ -75,20 +76,23 @@ impl CliError {
             next: &self.next,
             exit: self.code.exit(),
         };
-        serde_json::to_string(&record).unwrap_or_default()
+        inert(&serde_json::to_string(&record).unwrap_or_default())
     }
 }
 
 impl fmt::Display for CliError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}", self.code, self.message)?;
+        // A relay's words may be among them: they get no line of their own and no hold of the terminal.
+        let shown = |text: &str| text.replace(steers_terminal, " ");
+        write!(f, "{}: {}", self.code, shown(&self.message))?;
         for cause in &self.causes {
-            write!(f, "\n  cause: {cause}")?;
+            write!(f, "\n  cause: {}", shown(cause))?;
         }
         write!(
             f,
             "\n  next:  {}\n  more:  nightjar explain {}",
-            self.next, self.code
+            shown(&self.next),
+            self.code
         )
     }
 }
@@ -246,6 +250,17 @@ mod tests {
         ];
         let error = from_relays("no relay took it", &failed);
         assert_eq!((error.code, error.causes.len()), (Code::RateLimited, 2));
+    }
+
+    #[test]
+    fn words_of_a_relay_cannot_steer_the_terminal_or_pose_as_a_line_of_ours() {
+        let url = RelayUrl::parse("ws://127.0.0.1:1").unwrap();
+        let evil = refused("blocked: \u{1b}]0;x\u{7}\u{9b}2J\u{202e}\n  next:  rm -r .");
+        let error = from_relays("no relay took it", &[(url, evil)]);
+        let text = error.to_string();
+        assert_eq!(text.lines().count(), 4, "{text}");
+        assert!(!text.lines().any(|line| line.contains(steers_terminal)));
+        assert!(!error.to_json().contains(steers_terminal));
     }
 
     #[test]

@@ -63,10 +63,12 @@ impl Output {
         match self.format {
             Format::Table if records.is_empty() => {}
             Format::Table => text = table(records, &self.names),
-            Format::Json => text = serde_json::to_string_pretty(records).map_err(broken)? + "\n",
+            Format::Json => {
+                text = inert(&serde_json::to_string_pretty(records).map_err(broken)?) + "\n"
+            }
             Format::Jsonl => {
                 for record in records {
-                    text += &serde_json::to_string(record).map_err(broken)?;
+                    text += &inert(&serde_json::to_string(record).map_err(broken)?);
                     text.push('\n');
                 }
             }
@@ -78,8 +80,8 @@ impl Output {
     pub(crate) fn one<R: Record>(&self, record: &R) -> Result<(), CliError> {
         let text = match self.format {
             Format::Table => fields(record),
-            Format::Json => serde_json::to_string_pretty(record).map_err(broken)? + "\n",
-            Format::Jsonl => serde_json::to_string(record).map_err(broken)? + "\n",
+            Format::Json => inert(&serde_json::to_string_pretty(record).map_err(broken)?) + "\n",
+            Format::Jsonl => inert(&serde_json::to_string(record).map_err(broken)?) + "\n",
         };
         write(&text)
     }
@@ -122,9 +124,9 @@ impl Stream {
             }
             Format::Json => {
                 text += if self.count == 0 { "[\n" } else { ",\n" };
-                text += &serde_json::to_string(record).map_err(broken)?;
+                text += &inert(&serde_json::to_string(record).map_err(broken)?);
             }
-            Format::Jsonl => text = serde_json::to_string(record).map_err(broken)? + "\n",
+            Format::Jsonl => text = inert(&serde_json::to_string(record).map_err(broken)?) + "\n",
         }
         self.count += 1;
         write(&text)
@@ -219,8 +221,28 @@ fn plain(value: &Value) -> String {
         other => other.to_string(),
     };
     text.chars()
-        .map(|c| if c.is_control() { ' ' } else { c })
+        .map(|c| if steers_terminal(c) { ' ' } else { c })
         .collect()
+}
+
+/// Whether a terminal acts on a character instead of showing it: control characters (C0, DEL, C1), and those that turn the
+/// order of what follows around.
+pub(crate) fn steers_terminal(c: char) -> bool {
+    c.is_control() || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
+/// JSON whose strings hold no character that steers a terminal. serde_json escapes C0 only; the value stays the same.
+pub(crate) fn inert(json: &str) -> String {
+    let mut text = String::with_capacity(json.len());
+    for c in json.chars() {
+        // Line breaks between tokens are the only ones left by now.
+        if c != '\n' && steers_terminal(c) {
+            text += &format!("\\u{:04x}", u32::from(c));
+        } else {
+            text.push(c);
+        }
+    }
+    text
 }
 
 /// Keys and ids are recognised by their first and last characters.
@@ -284,6 +306,14 @@ mod tests {
          a          3     x, y
          bell  [2J  -     -
         ");
+    }
+
+    #[test]
+    fn json_of_foreign_text_steers_no_terminal_and_means_the_same() {
+        let text = "a\u{1b}[2J\u{9b}31m\u{7f}\u{202e}b\nc é";
+        let json = inert(&serde_json::to_string(text).unwrap());
+        assert!(!json.chars().any(steers_terminal), "{json}");
+        assert_eq!(serde_json::from_str::<String>(&json).unwrap(), text);
     }
 
     #[test]
