@@ -1,5 +1,6 @@
 //! `cargo xtask test [--long] [FILTER]`: builds what the tests start, runs every test, and adds up what cargo reported.
 
+use std::ffi::OsString;
 use std::fs;
 use std::path::Path;
 use std::process::{Command, ExitCode};
@@ -8,7 +9,7 @@ use anyhow::{Context, Result, bail};
 
 use crate::clients;
 use crate::nats::nats_server;
-use crate::run::{BUILD_PROGRAMS, cargo, run, say, stream, target_dir};
+use crate::run::{BUILD_PROGRAMS, cargo, root, run, say, stream, target_dir};
 
 /// The sum over the `test result:` lines of a run.
 #[derive(Default, Debug, PartialEq, Eq)]
@@ -64,40 +65,38 @@ pub(crate) fn test(args: &[String]) -> Result<ExitCode> {
     // The tests write here what they measured and what they had to leave out, one line each.
     let report = target_dir()?.join("test-report.txt");
     fs::write(&report, "").with_context(|| format!("cannot write {}", report.display()))?;
-    let prepare = |command: &mut Command| {
-        command
-            .env("NATS_SERVER", &nats_server)
-            .env("NIGHTJAR_TEST_REPORT", &report);
-        if long {
-            command.env("NIGHTJAR_LONG", "1");
-        }
-        for (name, installed) in [
-            ("NIGHTJAR_INTEROP_NODE", clients::node()),
-            ("NIGHTJAR_INTEROP_PYTHON", clients::python()),
-        ] {
-            match installed {
-                Ok(dir) => command.env(name, dir),
-                Err(error) => command.env(format!("{name}_MISSING"), format!("{error:#}")),
-            };
-        }
-    };
+    let mut environment: Vec<(String, OsString)> = vec![
+        ("NATS_SERVER".to_owned(), nats_server.into()),
+        ("NIGHTJAR_TEST_REPORT".to_owned(), report.clone().into()),
+    ];
+    if long {
+        environment.push(("NIGHTJAR_LONG".to_owned(), "1".into()));
+    }
+    for (name, installed) in [
+        ("NIGHTJAR_INTEROP_NODE", clients::node()),
+        ("NIGHTJAR_INTEROP_PYTHON", clients::python()),
+    ] {
+        environment.push(match installed {
+            Ok(dir) => (name.to_owned(), dir.into()),
+            Err(error) => (format!("{name}_MISSING"), format!("{error:#}").into()),
+        });
+    }
 
     let mut totals = Totals::default();
-    let mut all_ran = run_tests(
-        &["--workspace", "--exclude", "nightjar-tests"],
-        filter,
-        &[],
-        &prepare,
-        &mut totals,
-    )?;
-    // One fleet is some 15 processes: one at a time, the tests of a file in turn.
-    all_ran &= run_tests(
-        &["-p", "nightjar-tests"],
-        filter,
-        &["--test-threads=1"],
-        &prepare,
-        &mut totals,
-    )?;
+    let mut all_ran = true;
+    // The whole workspace each time, for the same features of the dependencies; what runs is chosen by the names of targets.
+    for (targets, harness) in [
+        (unit_and_crate_tests()?, None),
+        // One fleet is some 15 processes: one at a time, the tests of a file in turn.
+        (test_arguments("tests")?, Some("--test-threads=1")),
+        (vec!["--doc".to_owned()], None),
+    ] {
+        say(&format!("cargo test {}", targets.join(" ")));
+        let mut command = cargo(&["test", "--workspace", "--no-fail-fast"]);
+        command.args(targets).args(filter).arg("--").args(harness);
+        command.envs(environment.iter().cloned());
+        all_ran &= run_tests(&mut command, &mut totals)?;
+    }
     print_report(&report);
     if totals.ignored > 0 {
         say(&format!("{} tests are marked #[ignore]", totals.ignored));
@@ -114,19 +113,43 @@ pub(crate) fn test(args: &[String]) -> Result<ExitCode> {
     })
 }
 
+/// Arguments of `cargo test` for everything that starts no fleet.
+fn unit_and_crate_tests() -> Result<Vec<String>> {
+    let mut arguments = vec!["--lib".to_owned(), "--bins".to_owned()];
+    for entry in fs::read_dir(root())? {
+        let name = entry?.file_name().to_string_lossy().into_owned();
+        if name != "tests" && root().join(&name).join("Cargo.toml").is_file() {
+            arguments.extend(test_arguments(&name)?);
+        }
+    }
+    Ok(arguments)
+}
+
+/// `--test NAME` for each file of a crate's `tests/` folder; a name may stand for one target of the workspace only.
+fn test_arguments(package: &str) -> Result<Vec<String>> {
+    let dir = root().join(package).join("tests");
+    let mut names = Vec::new();
+    for entry in fs::read_dir(&dir).into_iter().flatten() {
+        let path = entry?.path();
+        if path.extension().is_some_and(|extension| extension == "rs")
+            || path.join("main.rs").is_file()
+        {
+            names.extend(
+                path.file_stem()
+                    .map(|name| name.to_string_lossy().into_owned()),
+            );
+        }
+    }
+    names.sort();
+    Ok(names
+        .into_iter()
+        .flat_map(|name| ["--test".to_owned(), name])
+        .collect())
+}
+
 /// One `cargo test`; false if a test or the build failed.
-fn run_tests(
-    packages: &[&str],
-    filter: Option<&str>,
-    harness: &[&str],
-    prepare: &impl Fn(&mut Command),
-    totals: &mut Totals,
-) -> Result<bool> {
-    say(&format!("cargo test {}", packages.join(" ")));
-    let mut command = cargo(&["test", "--no-fail-fast"]);
-    command.args(packages).args(filter).arg("--").args(harness);
-    prepare(&mut command);
-    stream(&mut command, |line| {
+fn run_tests(command: &mut Command, totals: &mut Totals) -> Result<bool> {
+    stream(command, |line| {
         totals.add(line);
         // Empty targets say nothing worth reading.
         if !line.is_empty()
