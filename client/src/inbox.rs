@@ -391,9 +391,14 @@ impl Reader {
         let received_ms = unix_ms();
         let told = match event {
             None => Err((None, RefusedReason::NotAnEvent)),
-            Some(event) if !self.wraps.insert(event.id) => return,
+            Some(event) if self.wraps.contains(&event.id) => return,
             Some(event) => {
-                unwrap(&self.identity, &event).map_err(|reason| (Some(event.id), reason.into()))
+                let opened = unwrap(&self.identity, &event);
+                // Anybody can claim an id: what is not the wrap of that id must not keep the real one away.
+                if !opened.as_ref().is_err_and(|reason| reason.is_forged_wrap()) {
+                    self.wraps.insert(event.id);
+                }
+                opened.map_err(|reason| (Some(event.id), reason.into()))
             }
         };
         let event = match told {

@@ -82,6 +82,16 @@ pub enum UnwrapError {
     RumorId,
 }
 
+impl UnwrapError {
+    /// Whether the wrap is not the event whose id it carries, as far as was checked.
+    pub(crate) fn is_forged_wrap(self) -> bool {
+        matches!(
+            self,
+            Self::NotAWrap(_) | Self::NotForUs | Self::WrapId | Self::WrapSignature
+        )
+    }
+}
+
 /// Opens a wrap as `reader`: wrap kind, addressee, id and signature; seal kind, empty tags, id and signature; same author in
 /// seal and rumor; the rumor's id computed, and a claimed id refused when it differs.
 pub fn unwrap(reader: &Identity, wrap: &Event) -> Result<Message, UnwrapError> {
