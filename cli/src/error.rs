@@ -203,9 +203,7 @@ pub(crate) fn code_of(error: &ConnectionError) -> Code {
 
 fn next_after(code: Code) -> &'static str {
     match code {
-        Code::NotDurable | Code::RateLimited => {
-            "the same command again in a few seconds; nothing is sent twice"
-        }
+        Code::NotDurable | Code::RateLimited => "the same command again in a few seconds",
         Code::AuthFailed | Code::NotAllowed => {
             "the same command with --verbose, to see the AUTH steps"
         }

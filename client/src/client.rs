@@ -12,12 +12,21 @@ use nostr::types::RelayUrl;
 use crate::connection::{Accepted, Connection, ConnectionError, Observer};
 use crate::delivery::{self, Delivery, Door, Group, Taken};
 use crate::directory;
+use crate::frame::Prefix;
 use crate::identity::{Identity, IdentityError, npub};
 use crate::info::{self, RelayInfo};
 use crate::wrap::{Rumor, WrapError};
 
 /// How long a relay may take to describe itself before it counts as a lone relay.
 const INFO_WITHIN: Duration = Duration::from_secs(4);
+/// Pauses before an event is offered again to a relay that asked to slow down; 3.1 s in all.
+const SLOWER: [Duration; 5] = [
+    Duration::from_millis(100),
+    Duration::from_millis(200),
+    Duration::from_millis(400),
+    Duration::from_millis(800),
+    Duration::from_millis(1600),
+];
 
 /// What a client is told at the start.
 #[derive(Clone, Default)]
@@ -64,7 +73,7 @@ pub enum ClientError {
     Identity(#[from] IdentityError),
 }
 
-/// A message that at least one relay of each recipient took.
+/// A message that at least one relay of a recipient took.
 #[derive(Debug, Clone)]
 pub struct Sent {
     /// Computed id of the rumor.
@@ -75,6 +84,29 @@ pub struct Sent {
     pub own: Vec<Delivery>,
     /// From the call to the last OK.
     pub took: Duration,
+}
+
+impl Sent {
+    /// Recipients none of whose relays took the message, and why not. The others have it already.
+    pub fn not_taken(&self) -> Vec<(PublicKey, Vec<(RelayUrl, ConnectionError)>)> {
+        self.copies
+            .iter()
+            .filter(|(_, deliveries)| !taken(deliveries))
+            .map(|(recipient, deliveries)| {
+                let failed = deliveries.iter().flat_map(|one| one.failed.clone());
+                (*recipient, failed.collect())
+            })
+            .collect()
+    }
+}
+
+fn taken(deliveries: &[Delivery]) -> bool {
+    deliveries.iter().any(|delivery| delivery.taken.is_some())
+}
+
+fn not_taken(deliveries: impl IntoIterator<Item = Delivery>) -> ClientError {
+    let failed = deliveries.into_iter().flat_map(|delivery| delivery.failed);
+    ClientError::NotTaken(failed.collect())
 }
 
 /// One identity and its connections.
@@ -105,7 +137,8 @@ impl Client {
     }
 
     /// Sends a text to `to` (NIP-17): one rumor, a wrap for each reader, a copy to each fleet or relay of each reader's kind
-    /// 10050, and one for ourselves. Fails before anything is sent when a recipient has no list.
+    /// 10050, and one for ourselves. Fails before anything is sent when a recipient has no list, and when nobody's relay
+    /// took it; when only some recipients' relays did, [`Sent::not_taken`] names the others.
     pub async fn send(&mut self, to: &[PublicKey], text: &str) -> Result<Sent, ClientError> {
         let started = tokio::time::Instant::now();
         let rumor = Rumor::text(&self.identity, to, text, unix_ms())?;
@@ -122,7 +155,11 @@ impl Client {
         let mut copies = Vec::new();
         for (recipient, relays) in inboxes {
             let wrap = rumor.wrap_for(&self.identity, &recipient)?;
-            copies.push((recipient, self.deliver_taken(&wrap, &relays).await?));
+            copies.push((recipient, self.deliver(&wrap, &relays).await));
+        }
+        if !copies.iter().any(|(_, deliveries)| taken(deliveries)) {
+            let deliveries = copies.into_iter().flat_map(|(_, deliveries)| deliveries);
+            return Err(not_taken(deliveries));
         }
         let own = self.send_own_copy(&rumor).await?;
         Ok(Sent {
@@ -164,15 +201,10 @@ impl Client {
             return Err(ClientError::NoRelay);
         }
         let deliveries = self.deliver(event, relays).await;
-        if deliveries.iter().any(|delivery| delivery.taken.is_some()) {
+        if taken(&deliveries) {
             return Ok(deliveries);
         }
-        Err(ClientError::NotTaken(
-            deliveries
-                .into_iter()
-                .flat_map(|delivery| delivery.failed)
-                .collect(),
-        ))
+        Err(not_taken(deliveries))
     }
 
     /// Offers `event` to each group of `relays`; in each, one door after the other until one takes it.
@@ -188,7 +220,7 @@ impl Client {
         let mut failed = Vec::new();
         let mut taken = None;
         for door in &group.doors {
-            match self.publish_through(&door.url, event).await {
+            match self.publish_patiently(&door.url, event).await {
                 Ok(Accepted { duplicate, took }) => {
                     let region = door
                         .info
@@ -315,6 +347,24 @@ impl Client {
             .iter()
             .filter_map(|raw| Event::from_json(raw.get()).ok())
             .collect())
+    }
+
+    /// Publishes, and slows down when the relay asks for it. The event stays the same, so it is never there twice.
+    async fn publish_patiently(
+        &mut self,
+        url: &RelayUrl,
+        event: &Event,
+    ) -> Result<Accepted, ConnectionError> {
+        for pause in SLOWER {
+            match self.publish_through(url, event).await {
+                Err(ConnectionError::Refused {
+                    prefix: Prefix::RateLimited,
+                    ..
+                }) => tokio::time::sleep(pause).await,
+                answer => return answer,
+            }
+        }
+        self.publish_through(url, event).await
     }
 
     async fn publish_through(

@@ -136,6 +136,74 @@ async fn fleet_gets_one_copy_and_another_door_takes_over() {
 }
 
 #[tokio::test]
+async fn relay_that_asks_to_slow_down_gets_the_same_event_later() {
+    let (alice, bob) = (Identity::generate(), Identity::generate());
+    let relay = Relay::start(None, "").await;
+    publish_list(&bob, &relay, &[&relay]);
+    relay.state().slow_down = 2;
+    let sent = client(&alice, &[&relay])
+        .send(&[bob.public_key()], "hello")
+        .await
+        .unwrap();
+    assert!(sent.copies[0].1[0].taken.is_some());
+    assert_eq!(relay.state().events.len(), 2, "the list and one wrap");
+}
+
+#[tokio::test]
+async fn recipient_whose_relays_fail_is_named_and_keeps_nothing_from_the_others() {
+    let (alice, bob, carol) = (
+        Identity::generate(),
+        Identity::generate(),
+        Identity::generate(),
+    );
+    let (works, refuses) = (Relay::start(None, "").await, Relay::start(None, "").await);
+    publish_list(&bob, &works, &[&refuses]);
+    publish_list(&carol, &works, &[&works]);
+    refuses.state().refuse = Some("blocked: no".into());
+    let sent = client(&alice, &[&works])
+        .send(&[bob.public_key(), carol.public_key()], "hello")
+        .await
+        .unwrap();
+    let not_taken = sent.not_taken();
+    assert_eq!(not_taken.len(), 1);
+    assert_eq!(not_taken[0].0, bob.public_key());
+    assert_eq!(not_taken[0].1[0].0, refuses.url);
+    let mut carols = inbox(&carol, &[&works], false).await;
+    assert_eq!(next_message(&mut carols).await.message.content, "hello");
+}
+
+#[tokio::test]
+async fn wrap_under_the_id_of_another_does_not_keep_that_one_away() {
+    let (alice, bob) = (Identity::generate(), Identity::generate());
+    let relay = Relay::start(None, "").await;
+    let wrap = |text| {
+        nightjar_client::wrap::Rumor::text(&alice, &[bob.public_key()], text, 0)
+            .unwrap()
+            .wrap_for(&alice, &bob.public_key())
+            .unwrap()
+    };
+    let (real, mut forged) = (wrap("real"), wrap("forged"));
+    forged.id = real.id;
+    let mut inbox = inbox(&bob, &[&relay], true).await;
+    caught_up(&mut inbox).await;
+    relay.store(forged);
+    relay.store(real);
+    let mut refused = 0;
+    let text = tokio::time::timeout(LIMIT, async {
+        loop {
+            match inbox.next().await.expect("the inbox goes on") {
+                InboxEvent::Message(received) => return received.message.content,
+                InboxEvent::Refused { .. } => refused += 1,
+                _ => {}
+            }
+        }
+    })
+    .await
+    .expect("the real message in time");
+    assert_eq!((text.as_str(), refused), ("real", 1));
+}
+
+#[tokio::test]
 async fn recipient_without_a_list_gets_nothing() {
     let (alice, bob) = (Identity::generate(), Identity::generate());
     let relay = Relay::start(None, "").await;

@@ -9,7 +9,7 @@ use tokio::io::{AsyncBufReadExt, BufReader};
 use crate::args::SendArgs;
 use crate::code::Code;
 use crate::context::{Context, known_names};
-use crate::error::CliError;
+use crate::error::{CliError, from_relays};
 use crate::output::{Format, Output, Record};
 use crate::{person, when};
 
@@ -72,7 +72,25 @@ async fn send_one(
 ) -> Result<(), CliError> {
     let sent = client.send(to, text).await?;
     tell(context, &sent);
-    out.list(&records(&client.identity().public_key(), &sent))
+    out.list(&records(&client.identity().public_key(), &sent))?;
+    complete(&sent)
+}
+
+/// Fails when some recipient has no copy. The others have theirs, so the message must not go to everybody again.
+fn complete(sent: &Sent) -> Result<(), CliError> {
+    let not_taken = sent.not_taken();
+    if not_taken.is_empty() {
+        return Ok(());
+    }
+    let who: Vec<_> = not_taken.iter().map(|(who, _)| npub(who)).collect();
+    let failed: Vec<_> = not_taken
+        .into_iter()
+        .flat_map(|(_, failed)| failed)
+        .collect();
+    let message = format!("no relay of {} took it; the others have it", who.join(", "));
+    let mut error = from_relays(&message, &failed);
+    error.next = format!("nightjar send {}, without those who have it", who[0]);
+    Err(error)
 }
 
 /// Each line by itself: a failed one is named, and the others still go.
@@ -103,27 +121,29 @@ async fn send_lines(
                 "iconv -t utf-8",
             )),
         };
-        match outcome {
+        let outcome = match outcome {
             Ok(sent) => {
                 tell(context, &sent);
                 for record in records(&me, &sent) {
                     stream.push(&record)?;
                 }
+                complete(&sent)
             }
-            Err(error) => {
-                failed += 1;
-                match out.format() {
-                    Format::Table => context.console.error(&format!("line {number}: {error}")),
-                    _ => context
-                        .console
-                        .plain(&error.because(format!("line {number}")).to_json()),
-                }
+            Err(error) => Err(error),
+        };
+        if let Err(error) = outcome {
+            failed += 1;
+            match out.format() {
+                Format::Table => context.console.error(&format!("line {number}: {error}")),
+                _ => context
+                    .console
+                    .plain(&error.because(format!("line {number}")).to_json()),
             }
         }
     }
     stream.end()?;
     if failed > 0 {
-        let message = format!("{failed} of {number} lines were not sent");
+        let message = format!("{failed} of {number} lines were not sent, or not to everybody");
         return Err(CliError::new(
             Code::SomeLines,
             message,

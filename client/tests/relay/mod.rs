@@ -17,6 +17,8 @@ pub(crate) struct State {
     pub(crate) events: Vec<Event>,
     /// Answer to every event instead of storing it.
     pub(crate) refuse: Option<String>,
+    /// How many more events are answered with "rate-limited:" first.
+    pub(crate) slow_down: usize,
     /// How often somebody authenticated.
     pub(crate) auths: usize,
     /// Refuse AUTH with this message.
@@ -144,6 +146,13 @@ impl Session {
     fn on_event(&mut self, json: &Value) -> Value {
         let event = Event::from_json(json.to_string()).unwrap();
         event.verify().unwrap();
+        {
+            let mut state = self.relay.state();
+            if state.slow_down > 0 {
+                state.slow_down -= 1;
+                return json!(["OK", event.id.to_hex(), false, "rate-limited: slow down"]);
+            }
+        }
         if let Some(message) = &self.relay.state().refuse {
             return json!(["OK", event.id.to_hex(), false, message]);
         }
