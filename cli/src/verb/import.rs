@@ -114,7 +114,8 @@ impl Import<'_> {
                 Ok(line) => self.offer(line).await?,
                 Err(reason) => self.refuse(self.counts.lines, None, reason)?,
             }
-            while self.in_flight.len() >= WINDOW {
+            // What waits counts too, or a relay that asks to slow down would get ever more lines to refuse.
+            while self.in_flight.len() + self.later.len() >= WINDOW {
                 self.step().await?;
             }
         }
