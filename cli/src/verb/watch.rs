@@ -38,8 +38,9 @@ pub(crate) async fn run(args: WatchArgs, context: &Context) -> Result<(), CliErr
         .transpose()?
         .unwrap_or(FOR_EVER);
     let actor = args.identity.named(&args.via).open()?;
-    let since_ms = asked.map_or_else(unix_ms, |since| since.as_secs().saturating_mul(1000));
-    let since = Timestamp::from_secs(since_ms / 1000);
+    // Whole seconds: most clients date a message no finer, and one of this very second must not count as older.
+    let since = asked.unwrap_or_else(|| Timestamp::from_secs(unix_ms() / 1000));
+    let since_ms = since.as_secs().saturating_mul(1000);
     let (inbox, _) = open_inbox(context, &actor, &args.via, Some(since), true).await?;
     let out = context
         .out
