@@ -230,6 +230,22 @@ pub(crate) fn ask(prompt: &str) -> Result<Zeroizing<String>, CliError> {
         })
 }
 
+/// The secret key on stdin: alone, or in a key file, whose comments and public key are passed over.
+pub(crate) fn stdin_secret() -> Result<Zeroizing<String>, CliError> {
+    loop {
+        let mut line = Zeroizing::new(String::new());
+        let read = io::stdin().lock().take(MAX_SECRET).read_line(&mut line);
+        let len = read.map_err(|error| {
+            CliError::new(Code::File, "could not read stdin", "the same command again")
+                .because(error)
+        })?;
+        let text = line.trim();
+        if len == 0 || !(text.is_empty() || text.starts_with('#') || text.starts_with("npub1")) {
+            return Ok(Zeroizing::new(text.to_owned()));
+        }
+    }
+}
+
 /// The first line of stdin, without its end.
 pub(crate) fn stdin_line() -> Result<Zeroizing<String>, CliError> {
     let mut line = Zeroizing::new(String::new());

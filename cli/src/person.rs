@@ -86,7 +86,7 @@ pub(crate) fn public_key(text: &str, state: Option<&Path>) -> Result<PublicKey, 
 }
 
 fn parse(text: &str) -> Result<PublicKey, CliError> {
-    if text.starts_with("nsec1") || text.starts_with("ncryptsec1") {
+    if looks_bech32_secret(text) {
         // The argument itself is a secret, so it is not repeated.
         let expected = "npub1..., never a secret key";
         return Err(CliError::bad_value("person", "<a secret key>", expected));
@@ -97,6 +97,11 @@ fn parse(text: &str) -> Result<PublicKey, CliError> {
 
 /// The file of one of our keys.
 pub(crate) fn key_file(name: &str) -> Result<PathBuf, CliError> {
+    if looks_secret(name) {
+        // Whoever types a key where a name belongs must not find it again in a file name or on the screen.
+        let expected = "a name; a secret key is read from stdin or the terminal";
+        return Err(CliError::bad_value("key name", "<a secret key>", expected));
+    }
     if !is_name(name) {
         return Err(CliError::bad_value(
             "key name",
@@ -155,6 +160,17 @@ fn existing(path: &Path, name: &str) -> Result<KeyFile, CliError> {
     Err(CliError::new(Code::NoIdentity, message, next))
 }
 
+/// Whether a name could be a secret key: bech32, or 64 hex digits.
+fn looks_secret(name: &str) -> bool {
+    let is_hex = name.len() == 64 && name.chars().all(|c| c.is_ascii_hexdigit());
+    is_hex || looks_bech32_secret(name)
+}
+
+fn looks_bech32_secret(text: &str) -> bool {
+    let text = text.trim().to_ascii_lowercase();
+    text.starts_with("nsec1") || text.starts_with("ncryptsec1")
+}
+
 fn is_name(text: &str) -> bool {
     let fits = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
     !text.is_empty() && text.len() <= 64 && text.chars().all(fits)
@@ -169,6 +185,18 @@ mod tests {
         let nsec = Identity::generate().expose_secret();
         let error = public_key(&nsec, None).unwrap_err();
         assert!(!error.to_string().contains(&nsec[5..20]), "{error}");
+    }
+
+    #[test]
+    fn secret_given_as_a_name_is_refused_and_not_repeated() {
+        let nsec = Identity::generate().expose_secret();
+        let hex = "0123456789abcdef".repeat(4);
+        for secret in [nsec.as_str(), &nsec.to_uppercase(), &hex] {
+            let error = key_file(secret).unwrap_err();
+            assert!(!error.to_json().contains(&secret[5..20]), "{error}");
+        }
+        let error = public_key(&format!(" {}", nsec.to_uppercase()), None).unwrap_err();
+        assert!(!error.to_json().contains(&nsec[5..20].to_uppercase()));
     }
 
     #[test]

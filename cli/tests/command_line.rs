@@ -188,6 +188,22 @@ fn key_is_made_shown_exported_and_imported() {
 }
 
 #[test]
+fn key_file_is_imported_as_it_is_and_a_secret_is_no_name() {
+    let home = Home::new();
+    let args = ["key", "import", "old", "--passphrase-file", "words"];
+    let nsec = "nsec1vl029mgpspedva04g90vltkh6fvh240zqtv9k0t9af8935ke9laqsnlfe5";
+    let file = format!("# a comment\nnpub1anything\n{nsec}\n");
+    let made = home.run(&args, &file);
+    assert_eq!(exit(&made), 0, "{}", stderr(&made));
+
+    let named = home.run(&["key", "import", nsec, "--passphrase-file", "words"], nsec);
+    assert_eq!(exit(&named), 2);
+    assert!(!stderr(&named).contains(&nsec[5..20]));
+    let keys = std::fs::read_dir(home.path().join(".config/nightjar/keys")).unwrap();
+    assert_eq!(keys.count(), 1, "no file is named after a secret");
+}
+
+#[test]
 fn what_is_no_key_is_refused_and_not_repeated() {
     let home = Home::new();
     let output = home.run(

@@ -87,7 +87,7 @@ fn read_secret(source: &PassphraseSource) -> Result<Identity, CliError> {
             next,
         ));
     } else {
-        keyfile::stdin_line()?
+        keyfile::stdin_secret()?
     };
     let text = text.trim();
     if text.starts_with("ncryptsec1") {
