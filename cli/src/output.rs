@@ -184,7 +184,8 @@ fn table<R: Record>(records: &[R], names: &BTreeMap<String, String>) -> String {
     let mut table = Table::new();
     table
         .load_style(presets::NOTHING)
-        .set_content_arrangement(ContentArrangement::Dynamic);
+        // Rows wider than the terminal are for the terminal to wrap: squeezed columns break every word and key.
+        .set_content_arrangement(ContentArrangement::Disabled);
     table.set_header(R::COLUMNS.iter().map(|name| name.to_uppercase()));
     for record in records {
         table.add_row(cells(record, names));
