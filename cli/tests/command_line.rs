@@ -128,6 +128,18 @@ fn failures_have_their_exit_code_and_leave_stdout_empty() {
 }
 
 #[test]
+fn watch_that_reached_nobody_fails_when_its_time_is_up() {
+    let home = Home::new();
+    home.run(&["key", "make", "--passphrase-file", "words"], "");
+    let via = nobody();
+    let args = ["watch", "--for", "1s", "--via", &via];
+    let output = home.run(&[&args[..], &["--passphrase-file", "words"]].concat(), "");
+    assert_eq!(exit(&output), 3, "{}", stderr(&output));
+    assert!(stderr(&output).contains("NJ-3001"));
+    assert!(stdout(&output).is_empty());
+}
+
+#[test]
 fn error_is_one_json_line_where_data_would_be_json() {
     let home = Home::new();
     let output = home.run(&["status", "-o", "jsonl"], "");

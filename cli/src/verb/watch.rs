@@ -64,7 +64,7 @@ impl Watch<'_> {
             let event = tokio::select! {
                 event = inbox.next() => event,
                 _ = tokio::signal::ctrl_c() => return Ok(()),
-                () = tokio::time::sleep_until(deadline) => return Ok(()),
+                () = tokio::time::sleep_until(deadline) => return self.time_is_up(),
             };
             match event {
                 Some(event) => self.on_event(event)?,
@@ -72,6 +72,14 @@ impl Watch<'_> {
             }
         }
         Ok(())
+    }
+
+    /// A watch that never reached anybody has seen nothing, which is not the same as "no messages".
+    fn time_is_up(&self) -> Result<(), CliError> {
+        if !self.caught_up.is_empty() || self.failed.is_empty() {
+            return Ok(());
+        }
+        Err(from_relays("no relay could be read", &self.failed))
     }
 
     fn on_event(&mut self, event: InboxEvent) -> Result<(), CliError> {
@@ -117,9 +125,9 @@ impl Watch<'_> {
                 self.context
                     .console
                     .warn(&format!("{relay}: {error}; {then}"));
-                if retry.is_none() {
-                    self.failed.push((relay, error));
-                }
+                // The last word of each relay.
+                self.failed.retain(|(known, _)| *known != relay);
+                self.failed.push((relay, error));
             }
         }
         Ok(())
