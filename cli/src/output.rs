@@ -12,6 +12,9 @@ use serde_json::Value;
 use crate::code::Code;
 use crate::error::CliError;
 
+/// Columns that somebody wrote: shown whole, also when a word of theirs looks like a key.
+const FREE_TEXT: [&str; 2] = ["text", "reason"];
+
 /// How data is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
 pub(crate) enum Format {
@@ -205,10 +208,15 @@ fn fields<R: Record>(record: &R) -> String {
 
 fn cells<R: Record>(record: &R, names: &BTreeMap<String, String>) -> Vec<String> {
     let value = serde_json::to_value(record).unwrap_or_default();
-    R::COLUMNS
-        .iter()
-        .map(|name| shortened(&plain(&value[*name]), names))
-        .collect()
+    let cell = |name: &&str| {
+        let text = plain(&value[*name]);
+        if FREE_TEXT.contains(name) {
+            text
+        } else {
+            shortened(&text, names)
+        }
+    };
+    R::COLUMNS.iter().map(cell).collect()
 }
 
 /// A JSON value as a person reads it. Control characters of foreign text never reach the terminal.
@@ -315,6 +323,25 @@ mod tests {
         let json = inert(&serde_json::to_string(text).unwrap());
         assert!(!json.chars().any(steers_terminal), "{json}");
         assert_eq!(serde_json::from_str::<String>(&json).unwrap(), text);
+    }
+
+    #[test]
+    fn text_that_looks_like_a_key_is_shown_as_it_was_written() {
+        #[derive(Serialize)]
+        struct Said {
+            from: String,
+            text: String,
+        }
+        impl Record for Said {
+            const COLUMNS: &'static [&'static str] = &["from", "text"];
+        }
+        let key = "npub1".to_owned() + &"q".repeat(58);
+        let said = Said {
+            from: key.clone(),
+            text: key.clone(),
+        };
+        let names = BTreeMap::from([(key.clone(), "bob@demo".to_owned())]);
+        assert_eq!(cells(&said, &names), ["bob@demo".to_owned(), key]);
     }
 
     #[test]
