@@ -177,9 +177,8 @@ impl Run {
                         ask_at = Instant::now();
                     }
                     Some(Order::Restart(plan)) => {
-                        stop(&mut child, RESTART_GRACE).await;
                         self.plan = *plan;
-                        return End::Restart;
+                        return self.give_way(child).await;
                     }
                     Some(Order::Stop(grace)) => {
                         stop(&mut child, grace).await;
@@ -187,17 +186,43 @@ impl Run {
                     }
                     None => return End::Stopped,
                 },
-                () = tokio::time::sleep_until(ask_at) => {
-                    let ready = self.ask(child.id()).await;
+                // An order does not wait for the answer of a process that hangs.
+                answer = ask_after(ask_at, &self.plan) => {
+                    let ready = self.on_answer(answer, child.id()).await;
                     ask_at = Instant::now() + if ready { ASK_LATER } else { ASK_SOON };
                 }
             }
         }
     }
 
-    /// Asks the process, reports a change, and answers whether it serves.
-    async fn ask(&mut self, pid: Option<u32>) -> bool {
-        match probe::ask(&self.plan).await {
+    /// Stops a process that is to start again, and hears orders meanwhile: the fleet may stop before it has drained.
+    async fn give_way(&mut self, mut child: Child) -> End {
+        send(&child, Signal::TERM);
+        let mut deadline = Instant::now() + RESTART_GRACE;
+        let mut end = End::Restart;
+        loop {
+            tokio::select! {
+                _ = child.wait() => return end,
+                () = tokio::time::sleep_until(deadline) => {
+                    kill(&mut child).await;
+                    return end;
+                }
+                order = self.orders.recv() => match order {
+                    Some(Order::Restart(plan) | Order::Reload(plan)) => self.plan = *plan,
+                    Some(Order::Stop(grace)) => {
+                        deadline = deadline.min(Instant::now() + grace);
+                        end = End::Stopped;
+                    }
+                    // The child is killed as it is dropped.
+                    None => return End::Stopped,
+                },
+            }
+        }
+    }
+
+    /// Reports a change, and answers whether the process serves.
+    async fn on_answer(&mut self, answer: Answer, pid: Option<u32>) -> bool {
+        match answer {
             Answer::Ready => self.report(pid, ProcessState::Ready, None).await,
             Answer::Waiting(reason) => {
                 self.report(pid, ProcessState::Running, Some(reason)).await;
@@ -242,13 +267,22 @@ pub(crate) fn write_files(plan: &ProcessPlan) -> Result<(), String> {
     Ok(())
 }
 
+async fn ask_after(time: Instant, plan: &ProcessPlan) -> Answer {
+    tokio::time::sleep_until(time).await;
+    probe::ask(plan).await
+}
+
 async fn stop(child: &mut Child, grace: Duration) {
     send(child, Signal::TERM);
     if tokio::time::timeout(grace, child.wait()).await.is_err() {
-        tracing::warn!(pid = child.id(), "killed: it did not end in time");
-        // Killing fails only when it has ended meanwhile.
-        let _ = child.kill().await;
+        kill(child).await;
     }
+}
+
+async fn kill(child: &mut Child) {
+    tracing::warn!(pid = child.id(), "killed: it did not end in time");
+    // Killing fails only when it has ended meanwhile.
+    let _ = child.kill().await;
 }
 
 fn send(child: &Child, signal: Signal) {
@@ -281,4 +315,83 @@ fn last_line(log: &Path) -> Option<String> {
     let text = String::from_utf8_lossy(&tail);
     let line = text.lines().rev().find(|line| !line.trim().is_empty())?;
     Some(line.trim().chars().take(300).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plan::{HostPort, Listener, PlannedFile, Port, Role};
+
+    /// A program that ignores SIGTERM and says when it does, with the plan of a NATS server at that port.
+    fn stubborn(dir: &Path, port: u16) -> (ProcessPlan, Program) {
+        let config = dir.join("nats.conf");
+        let plan = ProcessPlan {
+            id: ProcessId {
+                region: "a".parse().unwrap(),
+                role: Role::Nats,
+                ordinal: 0,
+            },
+            config: config.clone(),
+            files: vec![PlannedFile {
+                path: config,
+                text: String::new(),
+            }],
+            folders: Vec::new(),
+            certificates: Vec::new(),
+            seeds: Vec::new(),
+            listeners: vec![Listener {
+                port: Port::Client,
+                listen: ([127, 0, 0, 1], port).into(),
+                connect: HostPort {
+                    host: "127.0.0.1".to_owned(),
+                    port,
+                },
+            }],
+            restart_hash: String::new(),
+            reload_hash: String::new(),
+        };
+        let program = Program {
+            path: "/bin/sh".into(),
+            arguments: vec![
+                "-c".into(),
+                "trap '' TERM; : > deaf; while :; do sleep 1; done".into(),
+            ],
+            folder: dir.to_owned(),
+            log: dir.join("sh.log"),
+            state_dir: dir.to_owned(),
+        };
+        (plan, program)
+    }
+
+    /// How long a stubborn process lives after these orders, with a grace of nothing. Its port accepts and never answers.
+    async fn time_to_stop(before: Option<fn(ProcessPlan) -> Order>) -> Duration {
+        let dir = tempfile::tempdir().unwrap();
+        let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let (plan, program) = stubborn(dir.path(), silent.local_addr().unwrap().port());
+        let (reports, mut inbox) = mpsc::channel(16);
+        let spawner = Spawner::start().unwrap();
+        let supervisor = Supervisor::start(plan.clone(), program, spawner, reports);
+        while !dir.path().join("deaf").exists() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        if let Some(order) = before {
+            supervisor.order(order(plan)).await;
+        }
+        let began = Instant::now();
+        supervisor.order(Order::Stop(Duration::ZERO)).await;
+        while inbox.recv().await.expect("a supervisor").state != ProcessState::Stopped {}
+        began.elapsed()
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_stop_does_not_wait_for_a_restart_that_is_under_way() {
+        let took = time_to_stop(Some(|plan| Order::Restart(Box::new(plan)))).await;
+        assert!(took < RESTART_GRACE / 2, "{took:?}");
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_stop_does_not_wait_for_a_process_that_hangs() {
+        let took = time_to_stop(None).await;
+        assert!(took < Duration::from_millis(700), "{took:?}");
+    }
 }
