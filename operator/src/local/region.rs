@@ -155,9 +155,13 @@ impl RegionContext {
         }
         self.send(RegionReport::Written(plan.name.clone(), present))
             .await;
-        self.mirror(plan, &admin).await;
-        self.send(RegionReport::Settled(plan.name.clone())).await;
-        self.watch(plan, admin, links).await;
+        let this = &*self;
+        let mirror = async {
+            this.mirror(plan, &admin).await;
+            this.send(RegionReport::Settled(plan.name.clone())).await;
+        };
+        // A region that stays away holds up its own mirrors here, not the watch over all else.
+        tokio::join!(mirror, this.watch(plan, admin.clone(), links));
     }
 
     async fn connect(&self, plan: &RegionPlan) -> RegionAdmin {
@@ -218,7 +222,13 @@ impl RegionContext {
                 }
             }
             if look % COMPARE_EVERY == 0 {
-                let results = admin.apply(&plan.streams, &self.made).await;
+                // Mirrors of a region that is not there yet are made when it is.
+                let written = self.written.borrow().clone();
+                let here =
+                    |stream: &&StreamPlan| origin(stream).is_none_or(|of| written.contains(of));
+                let results = admin
+                    .apply(plan.streams.iter().filter(here), &self.made)
+                    .await;
                 self.tell(plan, &results, true).await;
             }
         }
