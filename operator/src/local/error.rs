@@ -51,6 +51,14 @@ pub enum LocalError {
         /// What is wrong.
         reason: String,
     },
+    /// A NATS server's part of the log is there and cannot be read.
+    #[error("log of a NATS server: {path}: {source}; make it readable: taken for lost, it would begin anew", path = path.display())]
+    LogUnreadable {
+        /// The folder.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
     /// There is no nats-server.
     #[error("nats-server: {program} not found; install version {oldest} or newer, or set NATS_SERVER to its path", program = program.display())]
     NatsMissing {

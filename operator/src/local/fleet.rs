@@ -58,6 +58,8 @@ struct RegionLog {
 /// A running fleet.
 pub(crate) struct Fleet {
     pub(crate) file: PathBuf,
+    /// What the plan was made of.
+    valid: ValidFleet,
     pub(crate) placement: Placement,
     pub(crate) plan: FleetPlan,
     pub(crate) members: Members,
@@ -81,6 +83,7 @@ pub(crate) struct Fleet {
 /// What a fleet is made of when it starts.
 pub(crate) struct FleetParts {
     pub(crate) file: PathBuf,
+    pub(crate) valid: ValidFleet,
     pub(crate) placement: Placement,
     pub(crate) plan: FleetPlan,
     pub(crate) members: Members,
@@ -93,6 +96,7 @@ impl Fleet {
     pub(crate) fn new(parts: FleetParts) -> Self {
         Self {
             file: parts.file,
+            valid: parts.valid,
             placement: parts.placement,
             plan: parts.plan,
             members: parts.members,
@@ -178,10 +182,20 @@ impl Fleet {
     }
 
     async fn on_file(&mut self, change: Result<ValidFleet, LocalError>) {
-        let planned = change.and_then(|fleet| self.placement.plan(&fleet));
+        let planned = change.and_then(|fleet| {
+            let refused = self.valid.check_change(&fleet);
+            if !refused.is_empty() {
+                return Err(LocalError::Fields(self.file.clone(), refused));
+            }
+            Ok((self.placement.plan(&fleet)?, fleet))
+        });
         match planned {
-            Ok(plan) if plan == self.plan => {}
-            Ok(plan) => self.place(plan).await,
+            Ok((plan, fleet)) => {
+                self.valid = fleet;
+                if plan != self.plan {
+                    self.place(plan).await;
+                }
+            }
             Err(error) => {
                 self.tell_error(&error);
                 let message = "the file was not applied: the fleet goes on as it was".to_owned();

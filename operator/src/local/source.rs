@@ -1,11 +1,14 @@
 //! The RelayCluster file: read and checked, and watched for changes.
 
+use std::fs::File;
+use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use tokio::sync::mpsc;
 
 use super::LocalError;
+use crate::crd::MAX_FILE_BYTES;
 use crate::validate::ValidFleet;
 
 /// How often the file is looked at. Only its metadata is read.
@@ -13,13 +16,14 @@ const LOOK_EVERY: Duration = Duration::from_millis(300);
 
 /// What changes with every way of saving a file: in place, or by rename.
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Mark {
+pub(crate) struct Mark {
     modified: Option<SystemTime>,
     length: u64,
     inode: u64,
 }
 
-fn mark(path: &Path) -> Option<Mark> {
+/// How the file stands now.
+pub(crate) fn mark(path: &Path) -> Option<Mark> {
     use std::os::unix::fs::MetadataExt as _;
     let metadata = std::fs::metadata(path).ok()?;
     Some(Mark {
@@ -30,8 +34,13 @@ fn mark(path: &Path) -> Option<Mark> {
 }
 
 /// Sends the fleet, or what is wrong with it, whenever the file has changed and then stayed the same for one look.
-pub(crate) async fn watch(path: PathBuf, changes: mpsc::Sender<Result<ValidFleet, LocalError>>) {
-    let mut applied = mark(&path);
+///
+/// `applied` is how the file stood before it was read last.
+pub(crate) async fn watch(
+    path: PathBuf,
+    mut applied: Option<Mark>,
+    changes: mpsc::Sender<Result<ValidFleet, LocalError>>,
+) {
     let mut previous = applied.clone();
     loop {
         tokio::time::sleep(LOOK_EVERY).await;
@@ -50,9 +59,35 @@ pub(crate) async fn watch(path: PathBuf, changes: mpsc::Sender<Result<ValidFleet
 
 /// Reads and checks the file.
 pub(crate) fn load(path: &Path) -> Result<ValidFleet, LocalError> {
-    let text = std::fs::read_to_string(path).map_err(|source| LocalError::File {
-        path: path.to_owned(),
-        source,
-    })?;
+    let mut text = String::new();
+    // One byte more than is allowed, so that the check of its length says so.
+    File::open(path)
+        .and_then(|file| {
+            file.take(MAX_FILE_BYTES as u64 + 1)
+                .read_to_string(&mut text)
+        })
+        .map_err(|source| LocalError::File {
+            path: path.to_owned(),
+            source,
+        })?;
     crate::validate::from_yaml(&text).map_err(|errors| LocalError::Fields(path.to_owned(), errors))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_change_between_the_first_reading_and_the_watch_is_seen() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("fleet.yaml");
+        std::fs::write(&path, "one").unwrap();
+        let read = mark(&path);
+        std::fs::write(&path, "another").unwrap();
+        let (changes, mut inbox) = mpsc::channel(1);
+        let watching = tokio::spawn(watch(path, read, changes));
+        let change = tokio::time::timeout(Duration::from_secs(10), inbox.recv());
+        assert!(change.await.expect("a change").unwrap().is_err());
+        watching.abort();
+    }
 }

@@ -16,6 +16,7 @@ use super::spawner::Spawner;
 use super::{leftovers, nats_server, ports, source, status};
 use crate::pki::{Custody, KeyFolder};
 use crate::plan::FleetPlan;
+use crate::validate::ValidFleet;
 
 /// Events that may wait for a reader; more are dropped.
 const EVENT_QUEUE: usize = 4096;
@@ -138,9 +139,14 @@ pub async fn start(options: LocalOptions) -> Result<LocalFleet, LocalError> {
         spawner,
         process_reports,
     );
-    let watching = tokio::spawn(source::watch(prepared.file.clone(), file_changes));
+    let watching = tokio::spawn(source::watch(
+        prepared.file.clone(),
+        prepared.mark,
+        file_changes,
+    ));
     let fleet = Fleet::new(FleetParts {
         file: prepared.file,
+        valid: prepared.fleet,
         placement: prepared.placement,
         plan: prepared.plan,
         members,
@@ -164,6 +170,8 @@ pub async fn start(options: LocalOptions) -> Result<LocalFleet, LocalError> {
 
 struct Prepared {
     file: PathBuf,
+    mark: Option<source::Mark>,
+    fleet: ValidFleet,
     programs: Programs,
     lock: StateLock,
     placement: Placement,
@@ -173,6 +181,8 @@ struct Prepared {
 
 /// Everything before the first process, in the order in which a refusal costs least.
 fn prepare(options: LocalOptions) -> Result<Prepared, LocalError> {
+    // Marked before it is read: a change from now on is seen by the watch.
+    let mark = source::mark(&options.file);
     let fleet = source::load(&options.file)?;
     let programs = Programs {
         nats_server: nats_server::check(&options.nats_server)?,
@@ -195,13 +205,18 @@ fn prepare(options: LocalOptions) -> Result<Prepared, LocalError> {
         state_dir,
     };
     let mut notices = end_leftovers(&placement.state_dir);
-    notices.extend(placement.notice_lost_logs()?);
-    let plan = placement.plan(&fleet)?;
+    let mut plan = placement.plan(&fleet)?;
     for process in plan.processes() {
         for listener in &process.listeners {
             let purpose = format!("{:?}", listener.port).to_lowercase();
             ports::prove_free(&process.name(), &purpose, listener.listen.port())?;
         }
+    }
+    // Last of all checks: a start that is refused for another reason gives up no log, whose disk may be back by the next.
+    let lost = placement.notice_lost_logs(&fleet)?;
+    if !lost.is_empty() {
+        plan = placement.plan(&fleet)?;
+        notices.extend(lost);
     }
     take_custody(&mut placement)?;
     for process in plan.processes() {
@@ -211,6 +226,8 @@ fn prepare(options: LocalOptions) -> Result<Prepared, LocalError> {
     }
     Ok(Prepared {
         file,
+        mark,
+        fleet,
         programs,
         lock,
         placement,

@@ -214,6 +214,17 @@ async fn a_log_that_lost_its_disks_begins_a_new_generation_and_keeps_its_keys() 
     };
     let before = generation_made(1).await;
     std::fs::remove_dir_all(Path::new(&state).join("regions/a/a-nats-0/data")).unwrap();
+    let ports = RecordFile::open(&state).unwrap().record.ports;
+    let port = *ports["a-relay-0"].values().next().unwrap();
+    let taken = std::net::TcpListener::bind(("127.0.0.1", port)).unwrap();
+    start(fixture.options.clone()).await.unwrap_err();
+    let record = RecordFile::open(&state).unwrap().record;
+    assert_eq!(
+        record.regions.values().next().unwrap().generation,
+        1,
+        "a start that is refused for something else gives up no log"
+    );
+    drop(taken);
     assert_eq!(generation_made(2).await, before);
 }
 
@@ -238,4 +249,58 @@ async fn a_region_cannot_change_its_number_of_servers() {
         refusal.contains("spec.regions[0].nats.replicas"),
         "{refusal}"
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_change_that_a_running_fleet_cannot_take_over_is_refused() {
+    let fixture = fixture(&["a"]);
+    let mut fleet = start(fixture.options.clone()).await.unwrap();
+    let config = fixture
+        .options
+        .state_dir
+        .join("regions/a/a-nats-0/nats.conf");
+    let written = wait_for("nats.conf", async || std::fs::read_to_string(&config).ok()).await;
+    std::fs::write(
+        &fixture.options.file,
+        yaml(&["a"]).replace("storage: 2Gi", "storage: 1Gi"),
+    )
+    .unwrap();
+    wait_event(&mut fleet, "refused", |event| {
+        matches!(event, LocalEvent::Error { field: Some(field), .. } if field == "spec.regions[0].nats.storage")
+    })
+    .await;
+    assert_eq!(std::fs::read_to_string(&config).unwrap(), written);
+    fleet.kill().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_region_is_watched_while_another_has_never_come_up() {
+    let fixture = fixture(&["a", "b"]);
+    let fleet = start(fixture.options.clone()).await.unwrap();
+    let held = fixture.options.state_dir.join("regions/b");
+    std::fs::create_dir_all(&held).unwrap();
+    std::fs::write(held.join("hold"), "").unwrap();
+    let (plan, keys) = plan(&fixture.options);
+    let admin = connect(&plan.regions[0], &keys).await;
+    let planned = &plan.regions[0].streams[0];
+    let made = BTreeSet::from([planned.name.clone()]);
+    let change = async |stream| admin.apply([stream], &made).await.remove(0).1.ok();
+    wait_for("stream", async || {
+        (change(planned).await? == Change::Unchanged).then_some(())
+    })
+    .await;
+    let mut other = planned.clone();
+    other.max_bytes = Some(1 << 24);
+    assert_eq!(
+        change(&other).await,
+        Some(Change::Corrected(vec!["max_bytes"]))
+    );
+    wait_for("correction", async || {
+        let info = format!("$JS.API.STREAM.INFO.{}", planned.name);
+        let reply = admin.client().request(info, "".into()).await.ok()?;
+        let info: serde_json::Value = serde_json::from_slice(&reply.payload).ok()?;
+        (info["config"]["max_bytes"].as_u64() == planned.max_bytes).then_some(())
+    })
+    .await;
+    fleet.kill().await;
 }
