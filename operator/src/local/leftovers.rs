@@ -78,12 +78,21 @@ mod tests {
     fn only_a_process_of_this_folder_with_the_recorded_start_time_is_ended() {
         let dir = tempfile::tempdir().unwrap();
         let sleeper = |folder: &Path| {
-            Command::new("/bin/sleep")
-                .arg("600")
+            let child = Command::new("/bin/sleep")
+                .arg("60")
                 .env(STATE_VARIABLE, folder)
                 .stdin(Stdio::null())
+                .stdout(Stdio::null())
+                .stderr(Stdio::null())
                 .spawn()
-                .unwrap()
+                .unwrap();
+            // Right after the spawn the kernel may still show an empty environment.
+            let began = Instant::now();
+            while !belongs_to(child.id(), folder) {
+                assert!(began.elapsed() < Duration::from_secs(10), "no environment");
+                std::thread::yield_now();
+            }
+            child
         };
         let (mut ours, mut other) = (sleeper(dir.path()), sleeper(Path::new("/elsewhere")));
         let recorded = |pid: u32| (pid, start_time(pid).unwrap());
