@@ -238,8 +238,10 @@ impl Session {
 
     async fn on_close(&mut self, subscription: &str) {
         let ended = self.lock().remove(subscription);
-        drop(ended);
-        self.pause().await;
+        // Whoever opened it has paid with its REQ; only a CLOSE of nothing is noise.
+        if ended.is_none() {
+            self.pause().await;
+        }
     }
 
     /// Cheap messages cost the relay too: whoever sends many is read more slowly.

@@ -106,6 +106,25 @@ async fn subscriptions_and_reqs_beyond_their_limits_are_closed() {
 }
 
 #[tokio::test]
+async fn closing_what_one_opened_is_not_slowed_down() {
+    let relay = Relay::start().await;
+    let mut client = relay.client().await;
+    for _ in 0..150 {
+        for message in [r#"["REQ","1",{"kinds":[1]}]"#, r#"["CLOSE","1"]"#] {
+            let fed = client.socket.feed(Message::text(message)).await;
+            fed.expect("a write");
+        }
+    }
+    client.send(json!(["REQ", "last", {"kinds": [1]}])).await;
+    while client.receive().await != json!(["EOSE", "last"]) {}
+    let text = relay.services.metrics.encode().expect("text");
+    assert!(
+        text.contains("nj_limit_refusals_total{rule=\"bad_messages\"} 0"),
+        "{text}"
+    );
+}
+
+#[tokio::test]
 async fn values_in_the_filters_of_one_connection_are_bounded() {
     let relay = Relay::start().await;
     let mut client = relay.client().await;
