@@ -64,8 +64,8 @@ impl ConnectionRates {
         )
     }
 
-    /// How long to wait before the next message is read, after one that is no EVENT, REQ or AUTH. Such a message is always
-    /// answered; a client that sends many only slows itself down.
+    /// How long to wait before the next message is read, after one that is no EVENT, REQ or AUTH and closes no open
+    /// subscription. Such a message is always answered; a client that sends many only slows itself down.
     pub fn pause_after_other(&self) -> Option<Duration> {
         self.others
             .check()
