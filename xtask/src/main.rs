@@ -3,6 +3,7 @@
 mod bench;
 mod cache;
 mod clients;
+mod cluster;
 mod generate;
 mod nats;
 mod run;
@@ -21,6 +22,7 @@ cargo xtask VERB
   test [--long] [FILTER]   every test; --long publishes 20,000 events in the fault tests; FILTER as for `cargo test`
   generate [--check]       write crds/ and reference pages from the code; --check fails when one is stale
   tidy                     the rules no compiler checks (file headers, file sizes, links, hosts)
+  cluster VERB ...         a real Kubernetes on this machine: up, down, load-images, status, env, faults; see `cluster help`
   bench WHAT [ARGS...]     deliver | ingest | query | idle, in a release build; never part of `test`
 
 What a verb needs and the machine lacks is installed into ~/.cache/nightjar (or $XDG_CACHE_HOME/nightjar), never into this folder.";
@@ -46,13 +48,14 @@ fn verb(args: &[String]) -> Result<ExitCode> {
         "test" => test::test(rest),
         "generate" => generate::generate(rest),
         "tidy" => tidy::tidy(),
+        "cluster" => cluster::cluster(rest),
         "bench" => bench::bench(rest),
         "help" | "--help" | "-h" => {
             eprintln!("{HELP}");
             Ok(ExitCode::SUCCESS)
         }
         other => bail!(
-            "unknown verb `{other}`; verbs are up, test, generate, tidy, bench (see `cargo xtask help`)"
+            "unknown verb `{other}`; verbs are up, test, generate, tidy, cluster, bench (see `cargo xtask help`)"
         ),
     }
 }

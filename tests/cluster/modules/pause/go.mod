@@ -1,0 +1,3 @@
+module nightjar.test/cluster/pause
+
+go 1.24.0
