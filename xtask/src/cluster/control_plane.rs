@@ -242,6 +242,10 @@ pub(super) fn start_controllers(parts: &Parts, nodes: &[Node]) -> Result<()> {
             format!("--root-ca-file={}", ca.display()),
             "--use-service-account-credentials".to_owned(),
             "--allocate-node-cidrs=false".to_owned(),
+            format!(
+                "--flex-volume-plugin-dir={}",
+                plan::run_dir().join("volume-plugins").display()
+            ),
             "--leader-elect=false".to_owned(),
             // A lost node is NotReady after some 18 s, not after a minute.
             "--node-monitor-grace-period=16s".to_owned(),

@@ -25,13 +25,14 @@ use plan::{Node, Topology};
 const USAGE: &str = "\
 cargo xtask cluster VERB
 
-  up [small|zones]      start it: three nodes, one a region; or five, three of them in zones of region a
-  down                  end it, and remove all it made
-  load-images [--tag T] build the programs' images and give them to every node
-  status                nodes, programs and faults in force
-  env                   what to `eval` in a shell for kubectl and helm
-  cut REGION            drop all packets between a region and the others; `heal REGION` undoes it
-  isolate NODE          unplug a node from everything; `rejoin NODE` undoes it";
+  up [small|zones]    start it: three nodes, one a region; or five, three of them in zones of region a
+  down                end it, and remove all it made
+  load-images [--tag TAG] [--profile PROFILE] [--archive FILE]
+                      build images of the programs and give them to every node; or give them those of a docker archive
+  status              nodes, programs that ended, faults in force
+  env                 what to `eval` in a shell for kubectl and helm
+  cut REGION          drop all packets between a region and the others; `heal REGION` undoes it
+  isolate NODE        unplug a node from everything; `rejoin NODE` undoes it";
 
 pub(crate) fn cluster(args: &[String]) -> Result<ExitCode> {
     let words: Vec<&str> = args.iter().map(String::as_str).collect();
@@ -39,8 +40,9 @@ pub(crate) fn cluster(args: &[String]) -> Result<ExitCode> {
         ["up"] => up(Topology::Small)?,
         ["up", topology] => up(Topology::parse(topology)?)?,
         ["down"] => down()?,
-        ["load-images"] => images::load("dev", &running()?.nodes())?,
-        ["load-images", "--tag", tag] => images::load(tag, &running()?.nodes())?,
+        ["load-images", options @ ..] => {
+            images::load(&images::Request::parse(options)?, &running()?.nodes())?;
+        }
         ["status"] => return status(),
         ["env"] => env()?,
         ["cut", region] => network::cut(region, &running()?.nodes())?,

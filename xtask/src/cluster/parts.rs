@@ -14,7 +14,7 @@ pub(super) const PAUSE_IMAGE: &str = "localhost/nightjar-test/pause:1";
 pub(super) const COREDNS_IMAGE: &str = "localhost/nightjar-test/coredns:1.15.0";
 
 /// Programs of Debian packages, each with its package. `bridge` is a network plugin and lies outside PATH.
-const DEBIAN: [(&str, &str); 15] = [
+const DEBIAN: [(&str, &str); 16] = [
     ("containerd", "containerd"),
     ("ctr", "containerd"),
     ("runc", "runc"),
@@ -30,6 +30,7 @@ const DEBIAN: [(&str, &str); 15] = [
     ("nsenter", "util-linux"),
     ("setsid", "util-linux"),
     ("umount", "mount"),
+    ("strip", "binutils"),
 ];
 
 /// Set in the Kubernetes programs: without it they call themselves v0.0.0, and clients refuse to talk to them.
@@ -140,7 +141,7 @@ fn node_images() -> Result<[PathBuf; 2]> {
     let dir = cache::filled("cluster-images", &pins, |dir| {
         go_build("pause", ".", dir, "", false)?;
         go_build("coredns", "tool", dir, "", false)?;
-        let buildah = Buildah::new(dir);
+        let buildah = Buildah::new(dir)?;
         for (program, image) in [("pause", PAUSE_IMAGE), ("coredns", COREDNS_IMAGE)] {
             let file = dir.join("Dockerfile");
             fs::write(
@@ -167,10 +168,16 @@ pub(super) struct Buildah {
 }
 
 impl Buildah {
-    pub(super) fn new(dir: &Path) -> Self {
-        Self {
-            store: dir.join("buildah"),
-        }
+    pub(super) fn new(dir: &Path) -> Result<Self> {
+        let store = dir.join("buildah");
+        fs::create_dir_all(&store)?;
+        // It makes this folder even where no container gets a network.
+        let network = store.join("network").display().to_string();
+        fs::write(
+            store.join("containers.conf"),
+            format!("[network]\nnetwork_config_dir = \"{network}\"\n"),
+        )?;
+        Ok(Self { store })
     }
 
     fn command(&self, verb: &str) -> Command {
@@ -181,12 +188,13 @@ impl Buildah {
             .arg("--runroot")
             .arg(self.store.join("run"))
             .args(["--storage-driver", "vfs", verb])
+            .env("CONTAINERS_CONF", self.store.join("containers.conf"))
             .stdin(Stdio::null())
             .stdout(Stdio::null());
         command
     }
 
-    /// Builds `image` from `file` with `context` as the folder of its COPY lines.
+    /// Builds `image` from `file` with `context` as the folder of its COPY lines; `args` are more options of buildah.
     pub(super) fn build(
         &self,
         file: &Path,
@@ -204,9 +212,8 @@ impl Buildah {
             "--tag",
             image,
         ]);
-        for arg in args {
-            command.arg("--build-arg").arg(arg);
-        }
+        // A time of build in the image would give equal programs unequal images, and nodes would store both.
+        command.args(["--timestamp", "0"]).args(args);
         run(command.arg("--file").arg(file).arg(context))
     }
 

@@ -62,6 +62,7 @@ pub(super) fn clean() -> Result<()> {
         return Ok(());
     }
     let sockets = shim_sockets();
+    let sandboxes = sandboxes();
     unmount_all()?;
     for node in ALL_NODES {
         // The link first: with its namespace it would go too, but at a time of the kernel's choosing.
@@ -76,7 +77,7 @@ pub(super) fn clean() -> Result<()> {
         remove_cgroup(&dir)?;
     }
     restore_settings();
-    remove_shared(&sockets);
+    remove_shared(&sockets, &sandboxes);
     if let Some(mount) = mounts()?.first() {
         bail!(
             "{} is still mounted, so {} stays",
@@ -156,7 +157,7 @@ fn unmount_all() -> Result<()> {
         for some in mounts.chunks(100) {
             // A mount that is gone already, as part of another, is no failure: what is left is checked above.
             Command::new("umount")
-                .args(["--lazy", "--quiet"])
+                .args(["--lazy", "--quiet", "--no-mtab"])
                 .args(some)
                 .stderr(std::process::Stdio::null())
                 .status()
@@ -207,7 +208,7 @@ fn shim_sockets() -> BTreeSet<PathBuf> {
         let tasks = node
             .dir()
             .join("containerd-state/io.containerd.runtime.v2.task/k8s.io");
-        for task in fs::read_dir(tasks).into_iter().flatten().flatten() {
+        for task in entries(tasks) {
             if let Ok(address) = fs::read_to_string(task.path().join("address"))
                 && let Some(path) = address.trim().strip_prefix("unix://")
             {
@@ -218,16 +219,28 @@ fn shim_sockets() -> BTreeSet<PathBuf> {
     sockets
 }
 
+/// Ids of the pods' sandboxes.
+fn sandboxes() -> BTreeSet<String> {
+    ALL_NODES
+        .iter()
+        .flat_map(|node| ["containerd", "containerd-state"].map(|dir| node.dir().join(dir)))
+        .flat_map(|dir| entries(dir.join("io.containerd.grpc.v1.cri/sandboxes")))
+        .map(|entry| entry.file_name().to_string_lossy().into_owned())
+        .collect()
+}
+
 /// Removes our files from shared folders, and those folders that were not there before us.
-fn remove_shared(sockets: &BTreeSet<PathBuf>) {
+fn remove_shared(sockets: &BTreeSet<PathBuf>, sandboxes: &BTreeSet<String>) {
     let absent = fs::read_to_string(plan::run_dir().join("absent")).unwrap_or_default();
     let made_by_us = |dir: &str| absent.lines().any(|line| line == dir);
     for socket in sockets {
         fs::remove_file(socket).ok();
     }
     for entry in entries("/var/lib/cni/results") {
+        // `<network>-<sandbox>-<interface>`
         let name = entry.file_name();
-        if name.to_string_lossy().starts_with("nightjar-test-") {
+        let mut parts = name.to_str().unwrap_or_default().rsplit('-').skip(1);
+        if parts.next().is_some_and(|id| sandboxes.contains(id)) {
             fs::remove_file(entry.path()).ok();
         }
     }
@@ -254,7 +267,7 @@ fn remove_shared(sockets: &BTreeSet<PathBuf>) {
     if made_by_us("/run/netns") && entries("/run/netns").next().is_none() {
         // iproute2 mounts the folder on itself.
         Command::new("umount")
-            .args(["--quiet", "/run/netns"])
+            .args(["--quiet", "--no-mtab", "/run/netns"])
             .stderr(std::process::Stdio::null())
             .status()
             .ok();
@@ -262,7 +275,7 @@ fn remove_shared(sockets: &BTreeSet<PathBuf>) {
     }
 }
 
-fn entries(dir: &str) -> impl Iterator<Item = fs::DirEntry> {
+fn entries(dir: impl AsRef<Path>) -> impl Iterator<Item = fs::DirEntry> {
     fs::read_dir(dir).into_iter().flatten().flatten()
 }
 
