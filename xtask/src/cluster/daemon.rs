@@ -55,8 +55,16 @@ pub(super) fn start(
         .with_context(|| format!("cannot start {name} ({})", program.display()))?;
     let pid = child.id();
     let started = started(pid).with_context(|| format!("{name} ended at once"))?;
-    fs::write(pid_dir().join(name), format!("{pid} {started}\n"))
+    // Renamed into place: another thread may read the records meanwhile, and half a record looks like an ended program.
+    let unfinished = plan::run_dir().join(format!("{name}.pid"));
+    fs::write(&unfinished, format!("{pid} {started}\n"))
+        .and_then(|()| fs::rename(&unfinished, pid_dir().join(name)))
         .with_context(|| format!("cannot record the PID of {name}"))
+}
+
+/// Marks a program that ends by itself, so that it ends with the cluster even if its caller was killed.
+pub(super) fn mark(command: &mut Command) -> &mut Command {
+    command.env(MARK, plan::RUN)
 }
 
 /// Names of all recorded programs, and whether each runs.

@@ -27,7 +27,7 @@ const IMAGES: [(&str, &str, u64); 4] = [
 const BASE_IMAGE: &str = "localhost/nightjar-test/base:1";
 /// What the public base of the Dockerfile has too.
 const BASE_PACKAGES: &str = "libc6,libgcc-s1,ca-certificates,netbase,tzdata";
-const BASE_CERTIFICATES: &str = "--customize-hook=cat \"$1\"/usr/share/ca-certificates/mozilla/*.crt > \"$1\"/etc/ssl/certs/ca-certificates.crt";
+const BASE_CERTIFICATES: &str = "--extract-hook=cat \"$1\"/usr/share/ca-certificates/mozilla/*.crt > \"$1\"/etc/ssl/certs/ca-certificates.crt";
 const BASE_SUITE: &str = "bookworm";
 
 /// What `load-images` is asked for.
@@ -88,6 +88,7 @@ pub(super) fn load(request: &Request, nodes: &[Node]) -> Result<()> {
         "--workspace",
         "--bins",
     ]))?;
+    let _lock = super::lock()?;
     let work = plan::run_dir().join("images");
     if work.exists() {
         fs::remove_dir_all(&work)?;

@@ -120,7 +120,7 @@ pub(super) fn start_runtime(node: &Node, parts: &Parts) -> Result<()> {
 
 /// Hands the images of a docker archive to the node.
 pub(super) fn import(node: &Node, archive: &Path) -> Result<()> {
-    run(Command::new("ctr")
+    run(daemon::mark(&mut Command::new("ctr"))
         .arg("--address")
         .arg(node.containerd_socket())
         .args(["--namespace", "k8s.io", "images", "import"])

@@ -77,8 +77,14 @@ pub(super) fn ready() -> Result<Parts> {
         go_build("kubernetes", "tool", dir, &version, true)
     })?;
     let storage = built("storage", |dir| go_build("storage", ".", dir, "", true))?;
-    let helm = built("helm4", |dir| go_build("helm4", "tool", dir, "", true))?;
-    let helm3 = built("helm3", |dir| go_build("helm3", "tool", dir, "", true))?;
+    let helm = built("helm4", |dir| {
+        let version = " -X helm.sh/helm/v4/internal/version.version=v4.3.1";
+        go_build("helm4", "tool", dir, version, true)
+    })?;
+    let helm3 = built("helm3", |dir| {
+        let version = " -X helm.sh/helm/v3/internal/version.version=v3.22.0";
+        go_build("helm3", "tool", dir, version, true)
+    })?;
     Ok(Parts {
         kubernetes,
         storage: storage.join("storage"),
@@ -115,8 +121,9 @@ fn pins(name: &str) -> Result<Vec<u8>> {
 /// Builds `package` of a module into `dir`. Go checks every download against go.sum. With the same flags each time, so that
 /// Go's own cache makes a second build quick.
 fn go_build(name: &str, package: &str, dir: &Path, more_ldflags: &str, cgo: bool) -> Result<()> {
+    let minutes = if name == "kubernetes" { 8 } else { 2 };
     say(&format!(
-        "building {name} for the test cluster (once; Kubernetes takes some 8 minutes on 2 cores)"
+        "building {name} for the test cluster (once, up to {minutes} minutes on 2 cores)"
     ));
     let mut command = Command::new("go");
     command
@@ -187,7 +194,7 @@ impl Buildah {
             .arg(self.store.join("root"))
             .arg("--runroot")
             .arg(self.store.join("run"))
-            .args(["--storage-driver", "vfs", verb])
+            .args(["--storage-driver", "overlay", verb])
             .env("CONTAINERS_CONF", self.store.join("containers.conf"))
             .stdin(Stdio::null())
             .stdout(Stdio::null());

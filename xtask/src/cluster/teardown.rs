@@ -27,12 +27,14 @@ const SETTINGS: [&str; 7] = [
 ];
 
 /// Folders of fixed name that the programs make and share with any other of their kind.
-const SHARED: [&str; 5] = [
+const SHARED: [&str; 6] = [
     "/var/lib/kubelet",
     "/var/log/containers",
     "/var/lib/cni",
     "/run/containerd",
     "/run/netns",
+    // Of `umount`.
+    "/run/mount",
 ];
 
 /// Notes how the machine was, so that `clean` can put it back.
@@ -157,7 +159,7 @@ fn unmount_all() -> Result<()> {
         for some in mounts.chunks(100) {
             // A mount that is gone already, as part of another, is no failure: what is left is checked above.
             Command::new("umount")
-                .args(["--lazy", "--quiet", "--no-mtab"])
+                .args(["--lazy", "--quiet"])
                 .args(some)
                 .stderr(std::process::Stdio::null())
                 .status()
@@ -252,6 +254,15 @@ fn remove_shared(sockets: &BTreeSet<PathBuf>, sandboxes: &BTreeSet<String>) {
     if made_by_us("/var/lib/kubelet") {
         fs::remove_dir_all("/var/lib/kubelet").ok();
     }
+    if made_by_us("/run/netns") && entries("/run/netns").next().is_none() {
+        // iproute2 mounts the folder on itself.
+        Command::new("umount")
+            .args(["--quiet", "/run/netns"])
+            .stderr(std::process::Stdio::null())
+            .status()
+            .ok();
+        fs::remove_dir("/run/netns").ok();
+    }
     // Only empty folders go: what somebody else has put there since stays.
     for (parent, inner) in [
         ("/run/containerd", "/run/containerd/s"),
@@ -259,19 +270,11 @@ fn remove_shared(sockets: &BTreeSet<PathBuf>, sandboxes: &BTreeSet<String>) {
         ("/var/lib/cni", "/var/lib/cni/results"),
         ("/var/lib/cni", "/var/lib/cni"),
         ("/var/log/containers", "/var/log/containers"),
+        ("/run/mount", "/run/mount"),
     ] {
         if made_by_us(parent) {
             fs::remove_dir(inner).ok();
         }
-    }
-    if made_by_us("/run/netns") && entries("/run/netns").next().is_none() {
-        // iproute2 mounts the folder on itself.
-        Command::new("umount")
-            .args(["--quiet", "--no-mtab", "/run/netns"])
-            .stderr(std::process::Stdio::null())
-            .status()
-            .ok();
-        fs::remove_dir("/run/netns").ok();
     }
 }
 
