@@ -10,9 +10,12 @@ mod duration;
 mod generate;
 mod limits;
 mod load;
+mod placement;
 mod quantity;
 mod reference;
+mod rollout;
 mod schema;
+mod status;
 #[cfg(test)]
 mod tests;
 
@@ -20,12 +23,20 @@ use kube::{CustomResource, KubeSchema};
 use serde::{Deserialize, Serialize};
 
 pub use duration::{DurationError, parse_duration};
-pub use generate::crd_yaml;
+pub use generate::{crd_yaml, definition};
 pub use limits::RelayLimits;
 pub use load::{MAX_FILE_BYTES, load};
+pub use placement::{
+    IngressSpec, PlacementSpec, ResourcesSpec, ServiceSpec, ServiceType, TolerationSpec,
+};
 pub use quantity::{QuantityError, format_bytes, parse_quantity};
 pub use reference::reference_markdown;
+pub use rollout::{DeletionPolicy, ImagesSpec, RolloutSpec};
 pub(crate) use schema::{check_spec, quote};
+pub use status::{
+    ConditionType, Images, RegionState, RegionStatus, RelayClusterStatus, RolloutPhase,
+    RolloutStatus, StatusSummary, WaitingFor,
+};
 
 /// A fleet of Nostr relays in one or several regions that hold the same messages.
 ///
@@ -43,16 +54,24 @@ pub(crate) use schema::{check_spec, quote};
     category = "nightjar",
     doc = "A fleet of Nostr relays in one or several regions that hold the same messages.",
     validation = Rule::new("self.metadata.name.size() <= 40").message("metadata.name must have at most 40 characters: names of processes begin with it").field_path(".metadata.name"),
-    printcolumn(name = "Regions", type_ = "string", description = "Names of the regions", json_path = ".spec.regions[*].name"),
-    printcolumn(name = "NATS", type_ = "string", description = "NATS servers of each region; 1 is for development", json_path = ".spec.regions[*].nats.replicas"),
-    printcolumn(name = "Log", type_ = "string", description = "Bytes that each region's log may fill", json_path = ".spec.log.maxBytesPerRegion"),
-    printcolumn(name = "Retention", type_ = "string", description = "How long messages are kept", json_path = ".spec.log.retention.messages", priority = 1),
-    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
+    validation = Rule::new("self.spec.regions.all(r, self.metadata.name.size() + r.name.size() <= 44)").message("metadata.name and the name of a region must have at most 44 characters together: names of pods are made of both").field_path(".spec.regions"),
+    status = "RelayClusterStatus",
+    printcolumn(name = "Ready", type_ = "string", description = "Whether every region serves", json_path = ".status.conditions[?(@.type==\"Ready\")].status"),
+    printcolumn(name = "Regions", type_ = "string", description = "Regions that serve, of those wanted", json_path = ".status.summary.regions"),
+    printcolumn(name = "Relays", type_ = "string", description = "Relays that are ready, of those wanted", json_path = ".status.summary.relays"),
+    printcolumn(name = "Durable", type_ = "string", description = "Whether every acknowledged message is on the disks of a majority", json_path = ".status.conditions[?(@.type==\"Durable\")].status"),
+    printcolumn(name = "Waiting For", type_ = "string", description = "What the fleet waits for, if anything", json_path = ".status.summary.waitingFor"),
+    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
+    printcolumn(name = "Reason", type_ = "string", description = "Why it is ready or not", json_path = ".status.conditions[?(@.type==\"Ready\")].reason", priority = 1),
+    printcolumn(name = "Relay Image", type_ = "string", json_path = ".status.images.relay", priority = 1),
+    printcolumn(name = "NATS Image", type_ = "string", json_path = ".status.images.nats", priority = 1),
+    printcolumn(name = "Epoch", type_ = "integer", description = "Key epoch that relays seal with", json_path = ".status.keyEpoch", priority = 1)
 )]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[x_kube(
     validation = Rule::new("self.regions.all(r, self.regions.exists_one(s, s.name == r.name))").message("names of regions must be unique").field_path(".regions"),
-    validation = Rule::new("self.regions.all(r, oldSelf.regions.all(o, o.name != r.name || o.nats.replicas == r.nats.replicas))").message("nats.replicas of a region cannot be changed: add a region with the wanted number instead").field_path(".regions")
+    validation = Rule::new("self.regions.all(r, oldSelf.regions.all(o, o.name != r.name || o.nats.replicas == r.nats.replicas))").message("nats.replicas of a region cannot be changed: add a region with the wanted number instead").field_path(".regions"),
+    validation = Rule::new("self.regions.all(r, oldSelf.regions.all(o, o.name != r.name || (has(o.nats.storageClass) == has(r.nats.storageClass) && (!has(o.nats.storageClass) || o.nats.storageClass == r.nats.storageClass) && has(o.relays.storageClass) == has(r.relays.storageClass) && (!has(o.relays.storageClass) || o.relays.storageClass == r.relays.storageClass))))").message("storageClass of a region cannot be changed: its disks exist already").field_path(".regions")
 )]
 pub struct RelayClusterSpec {
     /// The regions, 1 to 16, in no particular order.
@@ -76,6 +95,22 @@ pub struct RelayClusterSpec {
     /// Export of traces by all relays; none when left out. A change restarts the relays, one after the other.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tracing: Option<TracingSpec>,
+
+    /// Container images. Kubernetes only: on one machine the installed programs run.
+    #[serde(default)]
+    pub images: ImagesSpec,
+
+    /// How changes that need a restart move through the fleet. Kubernetes only. Can be changed live.
+    #[serde(default)]
+    pub rollout: RolloutSpec,
+
+    /// What happens to disks and keys when the `RelayCluster` is deleted, or when a region leaves it. Kubernetes only. Default `Retain`.
+    ///
+    /// Can be changed live.
+    ///
+    /// Example: `Delete`
+    #[serde(default)]
+    pub deletion_policy: DeletionPolicy,
 }
 
 /// One region: relays, and the NATS servers that keep its part of the log.
@@ -106,6 +141,18 @@ pub struct RegionSpec {
     #[serde(default, rename = "publicURL", skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 6, max = 512), regex(pattern = r"^wss?://[^\s/]+"))]
     pub public_url: Option<String>,
+
+    /// Where the region's pods run. Kubernetes only.
+    #[serde(default)]
+    pub placement: PlacementSpec,
+
+    /// The Service through which clients reach the region's relays. Kubernetes only. Can be changed live.
+    #[serde(default)]
+    pub service: ServiceSpec,
+
+    /// An Ingress in front of the Service; none when left out. Kubernetes only. Can be changed live.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ingress: Option<IngressSpec>,
 }
 
 /// Relays of a region.
@@ -120,6 +167,29 @@ pub struct RelaysSpec {
     #[serde(default = "one")]
     #[schemars(range(min = 1, max = 16))]
     pub replicas: i32,
+
+    /// Disk of each relay for its index, so that a restart need not rebuild it. Kubernetes only. Default `10Gi`.
+    ///
+    /// Can be raised where the StorageClass allows it, not lowered.
+    ///
+    /// Example: `20Gi`
+    #[serde(default = "default_storage")]
+    #[schemars(
+        length(min = 1, max = 16),
+        regex(pattern = r"^[0-9]+(Ki|Mi|Gi|Ti|k|M|G|T)?$")
+    )]
+    pub storage: String,
+
+    /// StorageClass of the index. Kubernetes only. Default: the cluster's default class. Cannot be changed.
+    ///
+    /// Example: `fast-ssd`
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 253))]
+    pub storage_class: Option<String>,
+
+    /// What each relay may use. Kubernetes only. A change restarts the relays, one after the other.
+    #[serde(default)]
+    pub resources: ResourcesSpec,
 }
 
 /// NATS JetStream servers of a region.
@@ -148,6 +218,18 @@ pub struct NatsSpec {
         regex(pattern = r"^[0-9]+(Ki|Mi|Gi|Ti|k|M|G|T)?$")
     )]
     pub storage: String,
+
+    /// StorageClass of the log's disks. Use one that honours flushes: no network file systems. Kubernetes only. Default: the cluster's
+    /// default class. Cannot be changed.
+    ///
+    /// Example: `fast-ssd`
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 253))]
+    pub storage_class: Option<String>,
+
+    /// What each server may use. Kubernetes only. A change restarts the servers, one after the other.
+    #[serde(default)]
+    pub resources: ResourcesSpec,
 }
 
 /// Size and retention of the log.
@@ -286,7 +368,12 @@ pub struct TracingSpec {
 
 impl Default for RelaysSpec {
     fn default() -> Self {
-        Self { replicas: one() }
+        Self {
+            replicas: one(),
+            storage: default_storage(),
+            storage_class: None,
+            resources: ResourcesSpec::default(),
+        }
     }
 }
 
@@ -295,6 +382,8 @@ impl Default for NatsSpec {
         Self {
             replicas: three(),
             storage: default_storage(),
+            storage_class: None,
+            resources: ResourcesSpec::default(),
         }
     }
 }

@@ -78,10 +78,15 @@ fn check_object(
 ) {
     let empty = Map::new();
     let known = schema["properties"].as_object().unwrap_or(&empty);
+    check_length(path, schema, "Properties", fields.len(), "entries", errors);
     for (name, value) in fields {
         let field = format!("{path}.{name}");
         match known.get(name) {
             Some(schema) => check(&field, schema, value, errors),
+            // A map of the user's own names, such as labels.
+            None if schema["additionalProperties"].is_object() => {
+                check(&field, &schema["additionalProperties"], value, errors);
+            }
             None => errors.push(FieldError::new(field, unknown(name, known))),
         }
     }
@@ -125,6 +130,16 @@ fn check_text(path: &str, schema: &Value, text: &str, errors: &mut Vec<FieldErro
         "characters",
         errors,
     );
+    if let Some(choices) = schema["enum"]
+        .as_array()
+        .filter(|choices| !choices.contains(&text.into()))
+    {
+        let choices: Vec<&str> = choices.iter().filter_map(Value::as_str).collect();
+        errors.push(FieldError::new(
+            path,
+            format!("must be {}, is {}", choices.join(" or "), quote(text)),
+        ));
+    }
     let Some(pattern) = schema["pattern"]
         .as_str()
         .filter(|_| errors.len() == before)
