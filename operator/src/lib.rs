@@ -3,6 +3,7 @@
 //! `crd` and `validate` say what may be asked for, `plan` says exactly what it means (pure: no clock, no socket, no file),
 //! `streams`, `pki` and `local` make it so. Only those three do I/O, and `keys`, which backs up what `pki` keeps.
 
+pub mod cluster;
 pub mod crd;
 pub mod keys;
 pub mod local;

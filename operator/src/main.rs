@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
-use nightjar_operator::crd::{MAX_FILE_BYTES, crd_yaml, reference_markdown};
+use nightjar_operator::cluster::{self, LeaseTerms, RunOptions};
+use nightjar_operator::crd::{Images, MAX_FILE_BYTES, crd_yaml, reference_markdown};
 use nightjar_operator::keys::{self, KeysArgs};
 use nightjar_operator::local::{Console, LocalError, LocalOptions, Style};
 use nightjar_operator::validate::{FieldError, ValidFleet, from_yaml};
@@ -30,6 +31,15 @@ enum Verb {
     ///
     /// Changes of FILE are applied while it runs. Ctrl-C drains the relays and ends within 10 s; a second one kills everything.
     Local(Local),
+    /// Look after the RelayClusters of a Kubernetes cluster; what the chart starts
+    ///
+    /// One of several operators works, the others wait. Everything is a setting of the chart; inside a pod no option is needed.
+    Run(Run),
+    /// Ask a URL and exit 0 if it answers with success: a check for pods without a shell
+    Probe {
+        /// An http:// URL, such as http://nightjar-metrics:8080/readyz
+        url: String,
+    },
     /// Check a RelayCluster file and say everything that is wrong with it
     Validate {
         /// The RelayCluster file
@@ -40,9 +50,68 @@ enum Verb {
     /// Print the CustomResourceDefinition, or the reference of its fields
     Crd {
         /// Print docs/reference/relaycluster.md instead
-        #[arg(long)]
+        #[arg(long, conflicts_with = "metrics_docs")]
         docs: bool,
+        /// Print docs/reference/metrics-operator.md instead
+        #[arg(long)]
+        metrics_docs: bool,
     },
+}
+
+#[derive(Debug, Args)]
+struct Run {
+    /// Namespace to watch; several times for several. All namespaces if left out
+    #[arg(
+        long = "watch-namespace",
+        value_name = "NAMESPACE",
+        env = "NIGHTJAR_WATCH_NAMESPACES",
+        value_delimiter = ','
+    )]
+    watch_namespaces: Vec<String>,
+    /// Image of relays, for fleets that name none
+    #[arg(long, value_name = "IMAGE", env = "NIGHTJAR_RELAY_IMAGE", default_value = concat!("ghcr.io/nightjar-dev/relay:", env!("CARGO_PKG_VERSION")))]
+    relay_image: String,
+    /// Image of NATS servers, for fleets that name none
+    #[arg(
+        long,
+        value_name = "IMAGE",
+        env = "NIGHTJAR_NATS_IMAGE",
+        default_value = "docker.io/library/nats:2.15.2"
+    )]
+    nats_image: String,
+    /// Address of /healthz, /readyz and /metrics
+    #[arg(
+        long,
+        value_name = "ADDRESS",
+        env = "NIGHTJAR_METRICS_ADDR",
+        default_value = "0.0.0.0:8080"
+    )]
+    metrics_addr: std::net::SocketAddr,
+    /// Namespace of the Lease
+    #[arg(
+        long,
+        value_name = "NAMESPACE",
+        env = "NIGHTJAR_LEASE_NAMESPACE",
+        default_value = "default"
+    )]
+    lease_namespace: String,
+    /// Name of the Lease
+    #[arg(
+        long,
+        value_name = "NAME",
+        env = "NIGHTJAR_LEASE_NAME",
+        default_value = "nightjar-operator"
+    )]
+    lease_name: String,
+    /// Name of this operator in the election, another one for each [default: POD_NAME, else made up]
+    #[arg(long, value_name = "NAME", env = "POD_NAME")]
+    identity: Option<String>,
+    /// How long certificates between NATS servers are valid; they are renewed after two thirds of it
+    #[arg(long, value_name = "SPAN", env = "NIGHTJAR_CERTIFICATE_LIFETIME", default_value = "365d", value_parser = nightjar_operator::crd::parse_duration)]
+    certificate_lifetime: std::time::Duration,
+    /// What to log, as RUST_LOG
+    #[arg(long, value_name = "FILTER", env = "RUST_LOG", default_value = "info")]
+    log: String,
 }
 
 #[derive(Debug, Args)]
@@ -66,13 +135,17 @@ struct Local {
 fn main() -> ExitCode {
     let failed = match Cli::parse().verb {
         Verb::Local(options) => return local(options),
+        Verb::Run(options) => return run(options),
+        Verb::Probe { url } => return probe(&url),
         Verb::Validate { file } => validate(&file),
         Verb::Keys(args) => keys::run(&args).map_err(|error| {
             complain(&error.to_string());
             ExitCode::from(if error.is_usage() { BAD_INPUT } else { 1 })
         }),
-        Verb::Crd { docs } => print(&if docs {
+        Verb::Crd { docs, metrics_docs } => print(&if docs {
             reference_markdown()
+        } else if metrics_docs {
+            cluster::metrics_markdown()
         } else {
             crd_yaml()
         }),
@@ -113,6 +186,81 @@ fn read(file: &Path) -> Result<ValidFleet, Vec<FieldError>> {
     let text = std::fs::read_to_string(file)
         .map_err(|error| unreadable(format!("cannot be read: {error}")))?;
     from_yaml(&text)
+}
+
+fn run(verb: Run) -> ExitCode {
+    tracing_subscriber::fmt()
+        .with_env_filter(tracing_subscriber::EnvFilter::new(&verb.log))
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
+        .init();
+    let options = RunOptions {
+        namespaces: verb
+            .watch_namespaces
+            .into_iter()
+            .filter(|namespace| !namespace.is_empty())
+            .collect(),
+        images: Images {
+            relay: verb.relay_image,
+            nats: verb.nats_image,
+        },
+        metrics_addr: verb.metrics_addr,
+        lease_namespace: verb.lease_namespace,
+        lease_name: verb.lease_name,
+        identity: verb
+            .identity
+            .unwrap_or_else(|| format!("operator-{:08x}", rand::random::<u32>())),
+        lease: LeaseTerms::default(),
+        certificate_lifetime: verb.certificate_lifetime,
+        version: option_env!("NIGHTJAR_VERSION")
+            .unwrap_or(env!("CARGO_PKG_VERSION"))
+            .to_owned(),
+    };
+    let runtime = match tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+    {
+        Ok(runtime) => runtime,
+        Err(error) => return fail(&format!("no threads: {error}")),
+    };
+    match runtime.block_on(cluster::run(options)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => fail(&error.to_string()),
+    }
+}
+
+/// One GET over plain HTTP, without following anything.
+fn probe(url: &str) -> ExitCode {
+    match ask(url) {
+        Ok(status) if (200..300).contains(&status) => ExitCode::SUCCESS,
+        Ok(status) => fail(&format!("{url}: status {status}")),
+        Err(error) => fail(&format!("{url}: {error}")),
+    }
+}
+
+fn ask(url: &str) -> anyhow::Result<u16> {
+    use anyhow::Context as _;
+    use std::io::Read as _;
+    use std::net::ToSocketAddrs as _;
+    const WITHIN: std::time::Duration = std::time::Duration::from_secs(5);
+    let rest = url
+        .strip_prefix("http://")
+        .context("must begin with http://")?;
+    let (host, path) = rest.split_once('/').unwrap_or((rest, ""));
+    let address = if host.contains(':') {
+        host.to_owned()
+    } else {
+        format!("{host}:80")
+    };
+    let address = address.to_socket_addrs()?.next().context("no such host")?;
+    let mut stream = std::net::TcpStream::connect_timeout(&address, WITHIN)?;
+    stream.set_read_timeout(Some(WITHIN))?;
+    write!(stream, "GET /{path} HTTP/1.0\r\nHost: {host}\r\n\r\n")?;
+    let mut answer = String::new();
+    stream.take(64 * 1024).read_to_string(&mut answer)?;
+    let status = answer.split(' ').nth(1).context("no HTTP answer")?;
+    Ok(status.parse()?)
 }
 
 fn local(verb: Local) -> ExitCode {

@@ -9,8 +9,8 @@ use nightjar_config::{Limits, RelayInfo, TracingConfig};
 use nightjar_envelope::RegionName;
 
 use crate::crd::{
-    RegionSpec, RelayCluster, RelayInfoSpec, TracingSpec, check_spec, format_bytes, load,
-    parse_duration, parse_quantity, quote,
+    DeletionPolicy, ImagesSpec, RegionSpec, RelayCluster, RelayInfoSpec, RolloutSpec, TracingSpec,
+    check_spec, format_bytes, load, parse_duration, parse_quantity, quote,
 };
 
 /// Smallest log of a region: each of its six streams needs room for some of the largest envelopes.
@@ -39,6 +39,23 @@ pub struct ValidFleet {
     pub limits: Limits,
     /// Where relays send traces.
     pub tracing: Option<TracingConfig>,
+    /// Container images that were asked for.
+    pub images: ImagesSpec,
+    /// How changes move through the fleet.
+    pub rollout: ValidRollout,
+    /// What a deletion leaves.
+    pub deletion_policy: DeletionPolicy,
+}
+
+/// How changes that need a restart move through a fleet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ValidRollout {
+    /// How long the first region runs well before the others follow.
+    pub soak: Duration,
+    /// How long a restarted pod may take to become ready.
+    pub pod_deadline: Duration,
+    /// Pause after a restarted NATS server is current again.
+    pub settle: Duration,
 }
 
 /// One region of a [`ValidFleet`].
@@ -54,6 +71,10 @@ pub struct ValidRegion {
     pub nats_storage: u64,
     /// Where clients reach the region, if not at the addresses of the placement.
     pub public_url: Option<String>,
+    /// Disk of each relay's index, in bytes.
+    pub relay_storage: u64,
+    /// What was asked for, for what only Kubernetes knows: placement, Service, Ingress, resources, storage classes.
+    pub asked: RegionSpec,
 }
 
 /// One thing wrong with a `RelayCluster`.
@@ -144,6 +165,7 @@ pub fn validate(cluster: &RelayCluster) -> Result<ValidFleet, Vec<FieldError>> {
     if let Some(bytes) = max_bytes_per_region {
         check_storage(&regions, bytes, &mut errors);
     }
+    let rollout = rollout_of(&cluster.spec.rollout, &mut errors);
     let (Some(max_bytes_per_region), Some(message_retention), true) =
         (max_bytes_per_region, message_retention, errors.is_empty())
     else {
@@ -158,6 +180,9 @@ pub fn validate(cluster: &RelayCluster) -> Result<ValidFleet, Vec<FieldError>> {
         info: info_of(&cluster.spec.relay.info),
         limits: cluster.spec.relay.limits.to_config(),
         tracing: cluster.spec.tracing.as_ref().map(tracing_of),
+        images: cluster.spec.images.clone(),
+        rollout,
+        deletion_policy: cluster.spec.deletion_policy,
     })
 }
 
@@ -178,6 +203,15 @@ impl ValidFleet {
                 continue;
             };
             let field = |name: &str| format!("spec.regions[{index}].nats.{name}");
+            if region.relay_storage < old.relay_storage {
+                let message = format!(
+                    "can only grow: {} is less than {}",
+                    format_bytes(region.relay_storage),
+                    format_bytes(old.relay_storage)
+                );
+                let field = format!("spec.regions[{index}].relays.storage");
+                errors.push(FieldError::new(field, message));
+            }
             if old.nats_replicas != region.nats_replicas {
                 let message = format!(
                     "cannot be changed from {} to {}; add a region with {} instead",
@@ -277,6 +311,12 @@ fn region_of(
         parse_quantity,
         errors,
     );
+    let relay_storage = read(
+        &field("relays.storage"),
+        &region.relays.storage,
+        parse_quantity,
+        errors,
+    );
     Some(ValidRegion {
         name: name?,
         // The schema has checked both ranges; out of range there is an error already.
@@ -284,6 +324,8 @@ fn region_of(
         nats_replicas: u8::try_from(region.nats.replicas).ok()?,
         nats_storage: nats_storage?,
         public_url: region.public_url.clone(),
+        relay_storage: relay_storage?,
+        asked: region.clone(),
     })
 }
 
@@ -332,6 +374,23 @@ fn info_of(info: &RelayInfoSpec) -> RelayInfo {
         terms_of_service,
         privacy_policy,
         posting_policy,
+    }
+}
+
+fn rollout_of(rollout: &RolloutSpec, errors: &mut Vec<FieldError>) -> ValidRollout {
+    let mut duration = |name: &str, text: &str| {
+        read(
+            &format!("spec.rollout.{name}"),
+            text,
+            parse_duration,
+            errors,
+        )
+        .unwrap_or_default()
+    };
+    ValidRollout {
+        soak: duration("soak", &rollout.soak),
+        pod_deadline: duration("podDeadline", &rollout.pod_deadline),
+        settle: duration("settle", &rollout.settle),
     }
 }
 

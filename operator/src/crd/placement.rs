@@ -100,6 +100,13 @@ pub struct ServiceSpec {
     #[schemars(range(min = 1, max = 65535))]
     pub port: i32,
 
+    /// Port of every node, 1 to 65535, for `NodePort` and `LoadBalancer`. Default: one that the cluster chooses.
+    ///
+    /// Example: `30080`
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 65535))]
+    pub node_port: Option<i32>,
+
     /// Annotations of the Service, at most 32; load balancers are set up with them.
     ///
     /// Example: `{service.beta.kubernetes.io/aws-load-balancer-type: nlb}`
@@ -160,6 +167,7 @@ impl Default for ServiceSpec {
         Self {
             type_: ServiceType::default(),
             port: http_port(),
+            node_port: None,
             annotations: BTreeMap::new(),
         }
     }

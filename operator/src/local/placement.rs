@@ -53,6 +53,7 @@ impl Placement {
         let facts = FleetFacts {
             fleet_id: self.record.record.fleet_id,
             regions,
+            former: Default::default(),
         };
         let addresses = Loopback::new(&self.state_dir, &self.keys, &self.record.record.ports);
         let plan = plan(fleet, &facts, &addresses)?;

@@ -12,7 +12,7 @@ use tokio::time::Instant;
 use zeroize::Zeroizing;
 
 use crate::plan::{Port, RegionPlan, StreamKind, StreamPlan};
-use crate::streams::{Change, Links, MirrorHealth, RegionAdmin, StreamError, Watchdog};
+use crate::streams::{Change, Links, Login, MirrorHealth, RegionAdmin, StreamError, Watchdog};
 
 /// Pause between tries to connect while servers start.
 const CONNECT_PAUSE: Duration = Duration::from_millis(50);
@@ -166,7 +166,13 @@ impl RegionContext {
 
     async fn connect(&self, plan: &RegionPlan) -> RegionAdmin {
         loop {
-            match RegionAdmin::connect(&plan.name, &plan.nats_urls, &self.seeds.admin).await {
+            match RegionAdmin::connect(
+                &plan.name,
+                &plan.nats_urls,
+                &Login::plain(&self.seeds.admin),
+            )
+            .await
+            {
                 Ok(admin) => return admin,
                 Err(error) => tracing::debug!(region = %plan.name, %error, "not connected yet"),
             }
@@ -245,7 +251,7 @@ impl RegionContext {
             .filter_map(|server| server.listener(Port::Client))
             .map(|listener| format!("nats://{}", listener.connect))
             .collect();
-        match Links::connect(&plan.name, &urls, &self.seeds.system).await {
+        match Links::connect(&plan.name, &urls, &Login::plain(&self.seeds.system)).await {
             Ok(links) => Some(links),
             Err(error) => {
                 self.send(RegionReport::Problem(error.to_string())).await;
@@ -333,7 +339,7 @@ async fn report_health(
     reports: mpsc::Sender<RegionReport>,
 ) {
     let links = loop {
-        match Links::connect(&plan.name, &plan.nats_urls, &seeds.system).await {
+        match Links::connect(&plan.name, &plan.nats_urls, &Login::plain(&seeds.system)).await {
             Ok(links) => break links,
             Err(error) => tracing::debug!(region = %plan.name, %error, "not connected yet"),
         }

@@ -65,9 +65,13 @@ fn plan(options: &LocalOptions) -> (FleetPlan, KeyFolder) {
 async fn connect(region: &RegionPlan, keys: &KeyFolder) -> RegionAdmin {
     let seed = keys.seed(&region.name, Credential::Admin).unwrap();
     wait_for("NATS", async || {
-        RegionAdmin::connect(&region.name, &region.nats_urls, &seed)
-            .await
-            .ok()
+        RegionAdmin::connect(
+            &region.name,
+            &region.nats_urls,
+            &crate::streams::Login::plain(&seed),
+        )
+        .await
+        .ok()
     })
     .await
 }

@@ -75,7 +75,11 @@ impl Authority {
     /// The certificate that peers trust, PEM. Same subject and key every time; the dates are of now.
     pub fn certificate_pem(&self, now: SystemTime) -> Result<String, PkiError> {
         let mut params = self.params();
-        set_validity(&mut params, now, AUTHORITY_DAYS);
+        set_validity(
+            &mut params,
+            now,
+            Duration::from_secs(AUTHORITY_DAYS * 86_400),
+        );
         let certificate = params
             .self_signed(&self.key)
             .map_err(|source| failed(&self.name, source))?;
@@ -88,6 +92,18 @@ impl Authority {
         common_name: &str,
         hosts: &[String],
         now: SystemTime,
+    ) -> Result<Issued, PkiError> {
+        let lifetime = Duration::from_secs(CERTIFICATE_DAYS * 86_400);
+        self.issue_for(common_name, hosts, now, lifetime)
+    }
+
+    /// Like [`Self::issue`], valid for `lifetime` from `now`.
+    pub fn issue_for(
+        &self,
+        common_name: &str,
+        hosts: &[String],
+        now: SystemTime,
+        lifetime: Duration,
     ) -> Result<Issued, PkiError> {
         let fail = |source| failed(common_name, source);
         let key = KeyPair::generate().map_err(fail)?;
@@ -105,7 +121,7 @@ impl Authority {
                 Err(_) => SanType::DnsName(host.as_str().try_into().map_err(fail)?),
             });
         }
-        set_validity(&mut params, now, CERTIFICATE_DAYS);
+        set_validity(&mut params, now, lifetime);
         let issuer = Issuer::new(self.params(), &self.key);
         let certificate = params.signed_by(&key, &issuer).map_err(fail)?;
         Ok(Issued {
@@ -131,9 +147,9 @@ fn distinguished(common_name: &str) -> DistinguishedName {
     name
 }
 
-fn set_validity(params: &mut CertificateParams, now: SystemTime, days: u64) {
+fn set_validity(params: &mut CertificateParams, now: SystemTime, lifetime: Duration) {
     params.not_before = OffsetDateTime::from(now - BACKDATE);
-    params.not_after = OffsetDateTime::from(now + Duration::from_secs(days * 86_400));
+    params.not_after = OffsetDateTime::from(now + lifetime);
 }
 
 fn failed(name: &str, source: rcgen::Error) -> PkiError {

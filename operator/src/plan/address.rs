@@ -140,8 +140,23 @@ pub enum FileRef {
     PrivateKey(Issuer),
 }
 
+/// What a placement wants of every NATS server, besides its addresses.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct ServerOptions {
+    /// Clients (relays and the operator) speak TLS, under the authority of the region. Loopback needs none.
+    pub client_tls: bool,
+    /// Where the server answers probes (`/healthz`) over HTTP. It shows nothing secret, and is not for the public.
+    pub monitor: Option<SocketAddr>,
+    /// File for the process id, so that a program beside it can ask the server to leave (lame duck).
+    pub pid_file: Option<PathBuf>,
+}
+
 /// Where a placement puts things. Answers must not change while the placement lives.
 pub trait Addresses {
+    /// What the placement wants of every NATS server. On one machine nothing.
+    fn server_options(&self) -> ServerOptions {
+        ServerOptions::default()
+    }
     /// The address a process binds. Loopback with the same port as [`Self::connect`] on one machine, `0.0.0.0` in a pod.
     fn listen(&self, process: &ProcessId, port: Port) -> SocketAddr;
     /// The address under which the fleet's other processes reach it; also a name in its certificates.

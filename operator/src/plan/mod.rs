@@ -21,7 +21,9 @@ use nightjar_envelope::{FleetId, RegionName};
 use crate::validate::ValidFleet;
 use planner::Planner;
 
-pub use address::{Addresses, Credential, FileRef, HostPort, Issuer, Port, ProcessId, Role};
+pub use address::{
+    Addresses, Credential, FileRef, HostPort, Issuer, Port, ProcessId, Role, ServerOptions,
+};
 pub use process::{CertificatePlan, Listener, PlannedFile, ProcessPlan, SeedForm, SeedPlan};
 pub use stream::{StreamKind, StreamPlan};
 
@@ -55,6 +57,8 @@ pub struct FleetFacts {
     pub fleet_id: FleetId,
     /// Per region of the file: generation and public keys. A region without facts cannot be planned.
     pub regions: BTreeMap<RegionName, RegionFacts>,
+    /// Regions that left the fleet, with the generation of their streams. Their copies in the other regions are read on.
+    pub former: BTreeMap<RegionName, u32>,
 }
 
 /// What is known of one region besides its spec.

@@ -6,7 +6,7 @@ use std::path::Path;
 use nightjar_envelope::RegionName;
 
 use super::conf::{Conf, relative};
-use super::planner::{Planner, ProcessText, ids};
+use super::planner::{Planner, ProcessText, hash, ids};
 use super::subjects::{self, Permissions};
 use super::{
     Credential, FileRef, HUBS_PER_REGION, Issuer, Port, ProcessId, RegionKeys, Role, SeedForm,
@@ -42,6 +42,7 @@ pub(super) fn jetstream(plan: &Planner<'_>, id: &ProcessId) -> ProcessText {
         let config = plan.path(id, &FileRef::Config);
         conf.include(&relative(config.parent().unwrap_or(Path::new("/")), &seed));
     }
+    client_tls(&mut conf, plan, id);
     let mut fixed = Conf::default();
     server_head(&mut fixed, plan, id);
     fixed.blank();
@@ -79,7 +80,7 @@ pub(super) fn jetstream(plan: &Planner<'_>, id: &ProcessId) -> ProcessText {
                         "relays of the region",
                         &keys.relay,
                         "STANDARD",
-                        Some(subjects::relay(&id.region, &plan.generations())),
+                        Some(subjects::relay(&id.region, &plan.logs())),
                     ),
                     (
                         "the operator",
@@ -96,7 +97,7 @@ pub(super) fn jetstream(plan: &Planner<'_>, id: &ProcessId) -> ProcessText {
             ),
         ],
     );
-    joined(conf, fixed)
+    joined(id, conf, fixed)
 }
 
 /// A hub of a region.
@@ -106,6 +107,7 @@ pub(super) fn hub(plan: &Planner<'_>, id: &ProcessId) -> ProcessText {
         "{id}: joins region {} to the others. Written by nightjar-operator; changes here are lost.",
         id.region
     ));
+    client_tls(&mut conf, plan, id);
     let mut fixed = Conf::default();
     server_head(&mut fixed, plan, id);
     cluster(
@@ -144,7 +146,7 @@ pub(super) fn hub(plan: &Planner<'_>, id: &ProcessId) -> ProcessText {
             ),
         ],
     );
-    joined(conf, fixed)
+    joined(id, conf, fixed)
 }
 
 /// Cluster and gateway name of a region's hubs. It must differ from the cluster name of the servers whose leafs they take.
@@ -152,20 +154,56 @@ fn hub_cluster(region: &RegionName) -> String {
     format!("hub-{region}")
 }
 
-fn joined(reloadable: Conf, fixed: Conf) -> ProcessText {
+/// The two parts of a configuration, with a tag that tells which one a server has loaded: servers show their tags.
+fn joined(id: &ProcessId, reloadable: Conf, fixed: Conf) -> ProcessText {
     let restart = fixed.finish();
-    let full = format!("{}{restart}", reloadable.finish());
+    let reloadable = reloadable.finish();
+    let mut tags = Conf::default();
+    tags.list(
+        "server_tags",
+        &[
+            format!("region:{}", id.region),
+            format!("role:{}", id.role),
+            format!("config:{}", &hash([reloadable.as_str(), &restart])[..16]),
+        ],
+    );
+    let full = format!("{reloadable}{}{restart}", tags.finish());
     ProcessText { full, restart }
+}
+
+/// TLS towards clients; who they are is told by their nkeys.
+fn client_tls(conf: &mut Conf, plan: &Planner<'_>, id: &ProcessId) {
+    if !plan.options().client_tls {
+        return;
+    }
+    conf.blank();
+    let issuer = Issuer::Region(id.region.clone());
+    conf.open("tls");
+    conf.string(
+        "cert_file",
+        plan.path(id, &FileRef::Certificate(issuer.clone()))
+            .display(),
+    );
+    conf.string(
+        "key_file",
+        plan.path(id, &FileRef::PrivateKey(issuer)).display(),
+    );
+    conf.string("min_version", "1.3");
+    conf.bare("timeout", 5);
+    conf.close();
+    conf.blank();
 }
 
 fn server_head(conf: &mut Conf, plan: &Planner<'_>, id: &ProcessId) {
     conf.blank();
     conf.string("server_name", id);
-    conf.list(
-        "server_tags",
-        &[format!("region:{}", id.region), format!("role:{}", id.role)],
-    );
     listen(conf, &plan.listen(id, Port::Client));
+    if let Some(monitor) = plan.options().monitor {
+        conf.string("http", monitor);
+    }
+    if let Some(pid_file) = &plan.options().pid_file {
+        conf.string("pid_file", pid_file.display());
+    }
     conf.string("system_account", system_account(&id.region));
     conf.bare("max_payload", MAX_PAYLOAD_BYTES);
     conf.comment("A dead peer is noticed within 20 s; the defaults are minutes.");

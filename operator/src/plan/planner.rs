@@ -10,8 +10,8 @@ use sha2::{Digest, Sha256};
 use super::{
     Addresses, CertificatePlan, Credential, Durability, FileRef, FleetFacts, FleetPlan,
     HUBS_PER_REGION, HostPort, Issuer, Listener, PlanError, PlannedFile, Port, ProcessId,
-    ProcessPlan, RegionFacts, RegionKeys, RegionPlan, Role, SeedForm, SeedPlan, StartStep, nats,
-    relay, stream,
+    ProcessPlan, RegionFacts, RegionKeys, RegionPlan, Role, SeedForm, SeedPlan, ServerOptions,
+    StartStep, nats, relay, stream,
 };
 use crate::validate::{ValidFleet, ValidRegion};
 
@@ -21,6 +21,7 @@ pub(super) struct Planner<'a> {
     pub(super) facts: &'a FleetFacts,
     regions: BTreeMap<&'a RegionName, PlannedRegion<'a>>,
     addresses: &'a dyn Addresses,
+    options: ServerOptions,
 }
 
 /// One region: what was asked for, and what is known.
@@ -63,6 +64,7 @@ impl<'a> Planner<'a> {
             facts,
             regions,
             addresses,
+            options: addresses.server_options(),
         })
     }
 
@@ -101,6 +103,17 @@ impl<'a> Planner<'a> {
             .collect()
     }
 
+    /// All regions whose streams are read, with their generations, by name: also those that left.
+    pub(super) fn logs(&self) -> Vec<(RegionName, u32)> {
+        let mut logs = self.facts.former.clone();
+        logs.extend(self.generations());
+        logs.into_iter().collect()
+    }
+
+    pub(super) fn options(&self) -> &ServerOptions {
+        &self.options
+    }
+
     pub(super) fn listen(&self, id: &ProcessId, port: Port) -> SocketAddr {
         self.addresses.listen(id, port)
     }
@@ -121,7 +134,14 @@ impl<'a> Planner<'a> {
     pub(super) fn nats_urls(&self, region: &RegionName) -> Vec<String> {
         let servers = u32::from(self.region(region).spec.nats_replicas);
         ids(region, Role::Nats, servers)
-            .map(|id| format!("nats://{}", self.connect(&id, Port::Client)))
+            .map(|id| {
+                let scheme = if self.options.client_tls {
+                    "tls"
+                } else {
+                    "nats"
+                };
+                format!("{scheme}://{}", self.connect(&id, Port::Client))
+            })
             .collect()
     }
 
@@ -190,13 +210,22 @@ impl<'a> Planner<'a> {
     }
 
     fn certificates(&self, id: &ProcessId) -> Vec<CertificatePlan> {
+        let client_tls = self.options.client_tls;
         let region = (
             Issuer::Region(id.region.clone()),
-            [Port::Route, Port::Leaf].as_slice(),
+            if client_tls {
+                [Port::Client, Port::Route, Port::Leaf].as_slice()
+            } else {
+                [Port::Route, Port::Leaf].as_slice()
+            },
         );
         let gateways = (Issuer::Gateways, [Port::Gateway].as_slice());
         let issuers = match id.role {
-            Role::Nats if self.has_hubs() || self.region(&id.region).spec.nats_replicas > 1 => {
+            Role::Nats
+                if client_tls
+                    || self.has_hubs()
+                    || self.region(&id.region).spec.nats_replicas > 1 =>
+            {
                 vec![region]
             }
             Role::Hub => vec![region, gateways],
@@ -280,7 +309,7 @@ fn start_order(regions: &[RegionPlan]) -> Vec<StartStep> {
 }
 
 /// SHA-256 over length-prefixed parts, in hex.
-fn hash<'a>(parts: impl IntoIterator<Item = &'a str>) -> String {
+pub(super) fn hash<'a>(parts: impl IntoIterator<Item = &'a str>) -> String {
     let mut hasher = Sha256::new();
     for part in parts {
         hasher.update(part.len().to_be_bytes());

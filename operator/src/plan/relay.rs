@@ -6,7 +6,7 @@ use nightjar_config::{
 use nightjar_envelope::{MESSAGE_SHARDS, STATE_SHARDS};
 
 use super::planner::{Planner, ProcessText};
-use super::{Credential, FileRef, Port, ProcessId, SeedForm};
+use super::{Credential, FileRef, Issuer, Port, ProcessId, SeedForm};
 
 /// The index holds every region's events in the clear with its tables: three times their bytes on the log, as a ceiling.
 const INDEX_PER_LOG_BYTE: u64 = 3;
@@ -34,7 +34,7 @@ pub(super) fn config(plan: &Planner<'_>, id: &ProcessId) -> ProcessText {
 fn relay_config(plan: &Planner<'_>, id: &ProcessId) -> RelayConfig {
     let region = plan.region(&id.region);
     let fleet = plan.fleet;
-    let regions = plan.generations();
+    let regions = plan.logs();
     // Address space, not disk. In powers of two, so that a slightly larger log restarts nothing either.
     let index_bytes = fleet
         .max_bytes_per_region
@@ -57,7 +57,10 @@ fn relay_config(plan: &Planner<'_>, id: &ProcessId) -> RelayConfig {
         nats: NatsClient {
             servers: plan.nats_urls(&id.region),
             nkey_seed_file: plan.path(id, &FileRef::Seed(Credential::Relay, SeedForm::Plain)),
-            ca_file: None,
+            ca_file: plan
+                .options()
+                .client_tls
+                .then(|| plan.path(id, &FileRef::Authority(Issuer::Region(id.region.clone())))),
         },
         keyring_file: plan.path(id, &FileRef::Keyring),
         index: IndexConfig {

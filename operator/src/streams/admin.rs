@@ -9,6 +9,7 @@ use async_nats::jetstream::{self, Context, ErrorCode};
 use futures_util::future::join_all;
 use nightjar_envelope::{RegionName, StreamName};
 use serde::Serialize;
+use zeroize::Zeroizing;
 
 use super::desired;
 use crate::plan::StreamPlan;
@@ -94,6 +95,67 @@ pub enum Change {
     Unchanged,
 }
 
+/// How the operator logs in to a region's servers.
+#[derive(Clone)]
+pub struct Login {
+    seed: Zeroizing<String>,
+    authority: Option<String>,
+}
+
+impl std::fmt::Debug for Login {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Login")
+            .field("authority", &self.authority)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Login {
+    /// With the seed of a user, in the clear: on loopback.
+    pub fn plain(seed: &str) -> Self {
+        Self {
+            seed: Zeroizing::new(seed.to_owned()),
+            authority: None,
+        }
+    }
+
+    /// With the seed of a user, to servers whose certificates are of that authority (PEM).
+    pub fn tls(seed: &str, authority: &str) -> Self {
+        Self {
+            authority: Some(authority.to_owned()),
+            ..Self::plain(seed)
+        }
+    }
+
+    /// Tells one login from another without showing it.
+    pub(crate) fn digest(&self) -> String {
+        use sha2::{Digest as _, Sha256};
+        let mut hasher = Sha256::new();
+        hasher.update(self.seed.as_bytes());
+        hasher.update(self.authority.as_deref().unwrap_or_default());
+        hex::encode(hasher.finalize())
+    }
+
+    fn tls_config(&self) -> Result<Option<rustls::ClientConfig>, String> {
+        use rustls::pki_types::pem::PemObject as _;
+        let Some(pem) = &self.authority else {
+            return Ok(None);
+        };
+        let mut roots = rustls::RootCertStore::empty();
+        for certificate in rustls::pki_types::CertificateDer::pem_slice_iter(pem.as_bytes()) {
+            let certificate = certificate.map_err(|error| error.to_string())?;
+            roots.add(certificate).map_err(|error| error.to_string())?;
+        }
+        let provider = std::sync::Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let config = rustls::ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .map_err(|error| error.to_string())?
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        Ok(Some(config))
+    }
+}
+
 /// The operator's connection to one region, in the account of the relays.
 #[derive(Debug, Clone)]
 pub struct RegionAdmin {
@@ -107,9 +169,9 @@ impl RegionAdmin {
     pub async fn connect(
         region: &RegionName,
         urls: &[String],
-        seed: &str,
+        login: &Login,
     ) -> Result<Self, StreamError> {
-        let client = connect(region, urls, seed, "nightjar-operator").await?;
+        let client = connect(region, urls, login, "nightjar-operator").await?;
         let mut jetstream = jetstream::new(client);
         let mut lookups = jetstream.clone();
         jetstream.set_timeout(REQUEST_DEADLINE);
@@ -199,7 +261,7 @@ impl RegionAdmin {
     }
 
     /// The stream as the server sees it, or nothing if it does not exist.
-    pub(super) async fn info(&self, stream: &str) -> Result<Option<Info>, StreamError> {
+    pub(crate) async fn info(&self, stream: &str) -> Result<Option<Info>, StreamError> {
         let subject = format!("STREAM.INFO.{stream}");
         match try_request(&self.lookups, &subject, stream, &()).await? {
             Response::Ok(info) => Ok(Some(info)),
@@ -211,7 +273,7 @@ impl RegionAdmin {
     }
 
     /// Asks the leader of a stream to hand over to another replica.
-    pub(super) async fn step_down(&self, stream: &str) -> Result<(), StreamError> {
+    pub(crate) async fn step_down(&self, stream: &str) -> Result<(), StreamError> {
         let _: serde_json::Value = self
             .request(
                 &format!("STREAM.LEADER.STEPDOWN.{stream}"),
@@ -296,11 +358,20 @@ async fn try_request<T: Serialize + ?Sized, V: serde::de::DeserializeOwned>(
 pub(super) async fn connect(
     region: &RegionName,
     urls: &[String],
-    seed: &str,
+    login: &Login,
     name: &str,
 ) -> Result<async_nats::Client, StreamError> {
-    async_nats::ConnectOptions::with_nkey(seed.to_owned())
+    let failed = |reason: String| StreamError::Connect {
+        region: region.clone(),
+        reason,
+    };
+    let mut options = async_nats::ConnectOptions::with_nkey(login.seed.to_string())
         .name(name)
+        .ignore_discovered_servers();
+    if let Some(tls) = login.tls_config().map_err(failed)? {
+        options = options.tls_client_config(tls).require_tls(true);
+    }
+    options
         .connection_timeout(Duration::from_secs(2))
         .ping_interval(Duration::from_secs(2))
         .reconnect_delay_callback(|attempt| {
@@ -308,10 +379,7 @@ pub(super) async fn connect(
         })
         .connect(urls)
         .await
-        .map_err(|error| StreamError::Connect {
-            region: region.clone(),
-            reason: error.to_string(),
-        })
+        .map_err(|error| failed(error.to_string()))
 }
 
 fn refused(stream: &str, verb: &'static str, error: &jetstream::Error) -> StreamError {

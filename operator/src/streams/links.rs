@@ -7,7 +7,7 @@ use futures_util::StreamExt as _;
 use nightjar_envelope::RegionName;
 use serde::Deserialize;
 
-use super::admin::{StreamError, connect};
+use super::admin::{Login, StreamError, connect};
 
 /// How long servers may take to answer.
 const ANSWER_DEADLINE: Duration = Duration::from_secs(1);
@@ -23,6 +23,23 @@ pub struct ServerLinks {
     pub gateways: Vec<String>,
 }
 
+/// What one server says of itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ServerState {
+    /// The server's name, such as `a-nats-0`.
+    pub server: String,
+    /// Its id, another one after each start.
+    pub id: String,
+    /// The tag of the configuration that it has loaded.
+    pub config: Option<String>,
+    /// Its version.
+    pub version: String,
+    /// Bytes that JetStream stores.
+    pub storage_used: u64,
+    /// Bytes that JetStream may store.
+    pub storage_max: u64,
+}
+
 /// The operator's connection to one cluster of servers (a region's JetStream servers, or its hubs), in the system account.
 #[derive(Debug, Clone)]
 pub struct Links {
@@ -35,9 +52,9 @@ impl Links {
     pub async fn connect(
         region: &RegionName,
         urls: &[String],
-        seed: &str,
+        login: &Login,
     ) -> Result<Self, StreamError> {
-        let client = connect(region, urls, seed, "nightjar-operator system").await?;
+        let client = connect(region, urls, login, "nightjar-operator system").await?;
         Ok(Self {
             client,
             servers: urls.len(),
@@ -73,11 +90,64 @@ impl Links {
             .collect()
     }
 
+    /// Every server that answers within a second: its id, the configuration it has loaded, and its disk.
+    pub async fn servers(&self) -> Vec<ServerState> {
+        self.ask_with_id::<VarzData>("VARZ")
+            .await
+            .into_iter()
+            .map(|(server, (id, data))| ServerState {
+                config: data
+                    .tags
+                    .iter()
+                    .find_map(|tag| tag.strip_prefix("config:"))
+                    .map(str::to_owned),
+                storage_used: data.jetstream.stats.storage,
+                storage_max: data.jetstream.config.max_storage,
+                version: data.version,
+                server,
+                id,
+            })
+            .collect()
+    }
+
+    /// Tells a server to read its configuration again.
+    pub async fn reload(&self, id: &str) -> Result<(), String> {
+        let subject = format!("$SYS.REQ.SERVER.{id}.RELOAD");
+        let answer =
+            tokio::time::timeout(ANSWER_DEADLINE * 3, self.client.request(subject, "".into()))
+                .await
+                .map_err(|_| "no answer".to_owned())?
+                .map_err(|error| error.to_string())?;
+        #[derive(Deserialize)]
+        struct Answer {
+            error: Option<Problem>,
+        }
+        #[derive(Deserialize)]
+        struct Problem {
+            description: String,
+        }
+        match serde_json::from_slice::<Answer>(&answer.payload) {
+            Ok(Answer { error: Some(error) }) => Err(error.description),
+            _ => Ok(()),
+        }
+    }
+
     /// Asks every server of the cluster; answers by server name.
     async fn ask<T: for<'de> Deserialize<'de> + Default>(
         &self,
         endpoint: &str,
     ) -> BTreeMap<String, T> {
+        let answers = self.ask_with_id(endpoint).await;
+        answers
+            .into_iter()
+            .map(|(server, (_, data))| (server, data))
+            .collect()
+    }
+
+    async fn ask_with_id<T: for<'de> Deserialize<'de> + Default>(
+        &self,
+        endpoint: &str,
+    ) -> BTreeMap<String, (String, T)> {
         let mut answers = BTreeMap::new();
         let inbox = self.client.new_inbox();
         let Ok(mut replies) = self.client.subscribe(inbox.clone()).await else {
@@ -98,7 +168,8 @@ impl Links {
                 break;
             };
             if let Ok(answer) = serde_json::from_slice::<Answer<T>>(&reply.payload) {
-                answers.insert(answer.server.name, answer.data.unwrap_or_default());
+                let data = answer.data.unwrap_or_default();
+                answers.insert(answer.server.name, (answer.server.id, data));
             }
         }
         answers
@@ -115,6 +186,38 @@ struct Answer<T> {
 #[derive(Deserialize)]
 struct ServerInfo {
     name: String,
+    #[serde(default)]
+    id: String,
+}
+
+#[derive(Deserialize, Default)]
+struct VarzData {
+    #[serde(default)]
+    tags: Vec<String>,
+    #[serde(default)]
+    version: String,
+    #[serde(default)]
+    jetstream: JetStreamData,
+}
+
+#[derive(Deserialize, Default)]
+struct JetStreamData {
+    #[serde(default)]
+    config: JetStreamConfig,
+    #[serde(default)]
+    stats: JetStreamStats,
+}
+
+#[derive(Deserialize, Default)]
+struct JetStreamConfig {
+    #[serde(default)]
+    max_storage: u64,
+}
+
+#[derive(Deserialize, Default)]
+struct JetStreamStats {
+    #[serde(default)]
+    storage: u64,
 }
 
 #[derive(Deserialize, Default)]

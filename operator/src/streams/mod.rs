@@ -7,6 +7,6 @@ mod desired;
 mod links;
 mod watchdog;
 
-pub use admin::{Change, RegionAdmin, StreamError};
-pub use links::{Links, ServerLinks};
+pub use admin::{Change, Login, RegionAdmin, StreamError};
+pub use links::{Links, ServerLinks, ServerState};
 pub use watchdog::{MirrorHealth, Watchdog};

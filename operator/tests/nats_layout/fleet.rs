@@ -263,6 +263,7 @@ impl Keys {
         FleetFacts {
             fleet_id: FleetId::from_bytes([7; 16]),
             regions: regions.collect(),
+            former: Default::default(),
         }
     }
 }

@@ -1,0 +1,102 @@
+//! Where a fleet's processes are in Kubernetes: DNS names of pods, mounted files. Pure; the plan asks it.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+
+use super::names::{
+    CONFIG_DIR, DATA_DIR, KEYS_DIR, MONITOR_PORT, Names, RUN_DIR, TLS_DIR, USER_DIR, port_number,
+};
+use crate::plan::{
+    Addresses, FileRef, HostPort, Issuer, Port, ProcessId, Role, SeedForm, ServerOptions,
+};
+
+/// The addresses of a fleet in a cluster.
+#[derive(Debug, Clone)]
+pub struct ClusterAddresses {
+    names: Names,
+}
+
+impl ClusterAddresses {
+    /// Of a fleet in a namespace.
+    pub fn new(names: Names) -> Self {
+        Self { names }
+    }
+}
+
+/// File name of a certificate or key of a process. Pods of one role share a Secret, so the process is part of it.
+pub(super) fn certificate_key(process: &ProcessId, issuer: &Issuer, extension: &str) -> String {
+    let link = match issuer {
+        Issuer::Region(_) => "region",
+        Issuer::Gateways => "gateway",
+    };
+    format!("{process}.{link}.{extension}")
+}
+
+/// File name of an authority's certificate.
+pub(super) fn authority_key(issuer: &Issuer) -> &'static str {
+    match issuer {
+        Issuer::Region(_) => "region-ca.crt",
+        Issuer::Gateways => "gateway-ca.crt",
+    }
+}
+
+/// File name of a configuration; a pod finds its own by its name.
+pub(super) fn config_key(names: &Names, process: &ProcessId) -> String {
+    let extension = match process.role {
+        Role::Nats | Role::Hub => "conf",
+        Role::Relay => "yaml",
+    };
+    format!("{}.{extension}", names.pod(process))
+}
+
+/// File name of a seed.
+pub(super) fn seed_key(form: SeedForm) -> &'static str {
+    match form {
+        SeedForm::Plain => "seed",
+        SeedForm::NatsVariable => "seed.conf",
+    }
+}
+
+impl Addresses for ClusterAddresses {
+    fn server_options(&self) -> ServerOptions {
+        ServerOptions {
+            client_tls: true,
+            monitor: Some(SocketAddr::from((Ipv4Addr::UNSPECIFIED, MONITOR_PORT))),
+            pid_file: Some(Path::new(RUN_DIR).join("nats.pid")),
+        }
+    }
+
+    fn listen(&self, _: &ProcessId, port: Port) -> SocketAddr {
+        SocketAddr::from((Ipv4Addr::UNSPECIFIED, port_number(port)))
+    }
+
+    fn connect(&self, process: &ProcessId, port: Port) -> HostPort {
+        HostPort {
+            host: self.names.host(process),
+            port: port_number(port),
+        }
+    }
+
+    fn relay_url(&self, process: &ProcessId) -> String {
+        // Clients use the Service; it decides which relay serves them.
+        format!("ws://{}", self.names.service_host(&process.region))
+    }
+
+    fn path(&self, process: &ProcessId, file: &FileRef) -> PathBuf {
+        let (dir, name) = match file {
+            FileRef::Config => (CONFIG_DIR, config_key(&self.names, process)),
+            FileRef::Store => (DATA_DIR, "jetstream".to_owned()),
+            FileRef::Index => (DATA_DIR, "index".to_owned()),
+            FileRef::Keyring => (KEYS_DIR, "keyring.json".to_owned()),
+            FileRef::Seed(_, form) => (USER_DIR, seed_key(*form).to_owned()),
+            // Relays only need the authority, which is no secret, so it comes with their configuration.
+            FileRef::Authority(issuer) if process.role == Role::Relay => {
+                (CONFIG_DIR, authority_key(issuer).to_owned())
+            }
+            FileRef::Authority(issuer) => (TLS_DIR, authority_key(issuer).to_owned()),
+            FileRef::Certificate(issuer) => (TLS_DIR, certificate_key(process, issuer, "crt")),
+            FileRef::PrivateKey(issuer) => (TLS_DIR, certificate_key(process, issuer, "key")),
+        };
+        Path::new(dir).join(name)
+    }
+}

@@ -1,0 +1,86 @@
+//! Reads what a fleet has in the cluster. I/O only: nothing is decided here.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeClaim, Pod};
+use kube::Client;
+use kube::api::{Api, ListParams};
+use kube::core::DynamicObject;
+use serde_json::Value;
+
+use super::build::Kind;
+use super::error::ClusterError;
+use super::names::Names;
+use super::record::StoredRecord;
+
+/// What a fleet has in the cluster.
+#[derive(Debug)]
+pub struct Observed {
+    /// Owned objects by kind and name.
+    pub objects: BTreeMap<(Kind, String), Value>,
+    /// Its pods, by name.
+    pub pods: BTreeMap<String, Pod>,
+    /// Its disks, by name.
+    pub claims: BTreeMap<String, PersistentVolumeClaim>,
+    /// What it remembers.
+    pub record: Option<StoredRecord>,
+}
+
+impl Observed {
+    /// Reads everything.
+    pub async fn read(client: &Client, names: &Names) -> Result<Self, ClusterError> {
+        let params = ListParams::default().labels(&names.selector());
+        let namespace = names.namespace.as_str();
+        let mut objects = BTreeMap::new();
+        for kind in Kind::ALL {
+            let resource = kind.resource();
+            let api: Api<DynamicObject> =
+                Api::namespaced_with(client.clone(), namespace, &resource);
+            let list = api
+                .list(&params)
+                .await
+                .map_err(|source| ClusterError::api("list", &resource.plural, "", source))?;
+            for object in list {
+                let name = object.metadata.name.clone().unwrap_or_default();
+                let value = serde_json::to_value(&object).expect("objects are plain JSON");
+                objects.insert((kind, name), value);
+            }
+        }
+        let pods: Api<Pod> = Api::namespaced(client.clone(), namespace);
+        let pods = pods
+            .list(&params)
+            .await
+            .map_err(|source| ClusterError::api("list", "pods", "", source))?;
+        let claims: Api<PersistentVolumeClaim> = Api::namespaced(client.clone(), namespace);
+        let claims = claims
+            .list(&params)
+            .await
+            .map_err(|source| ClusterError::api("list", "persistentvolumeclaims", "", source))?;
+        let maps: Api<ConfigMap> = Api::namespaced(client.clone(), namespace);
+        Ok(Self {
+            objects,
+            pods: by_name(pods),
+            claims: by_name(claims),
+            record: StoredRecord::load(&maps, names).await?,
+        })
+    }
+
+    /// The StatefulSet of that name.
+    pub fn stateful_set(&self, name: &str) -> Option<&Value> {
+        self.objects.get(&(Kind::StatefulSet, name.to_owned()))
+    }
+
+    /// The image that a StatefulSet runs.
+    pub fn image(&self, name: &str) -> Option<String> {
+        let set = self.stateful_set(name)?;
+        set["spec"]["template"]["spec"]["containers"][0]["image"]
+            .as_str()
+            .map(str::to_owned)
+    }
+}
+
+fn by_name<K: kube::Resource>(list: impl IntoIterator<Item = K>) -> BTreeMap<String, K> {
+    list.into_iter()
+        .map(|object| (object.meta().name.clone().unwrap_or_default(), object))
+        .collect()
+}

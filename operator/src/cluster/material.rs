@@ -1,0 +1,436 @@
+//! Keys and certificates of a fleet: reads them, and makes what is missing, once. The keyring is data: it is never made a second time.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use nightjar_envelope::{Keyring, RegionName};
+use serde::{Deserialize, Serialize};
+use zeroize::Zeroizing;
+
+use super::addresses::{authority_key, certificate_key, seed_key};
+use super::build::restart_hash;
+use super::error::ClusterError;
+use super::names::Names;
+use super::secrets::{Held, Lifetime, SecretStore, SecretText};
+use crate::pki::{Authority, UserKey};
+use crate::plan::{
+    Credential, FleetPlan, Issuer, ProcessPlan, RegionKeys, RegionPlan, Role, SeedForm,
+};
+
+/// Annotation of a Secret with certificates: what was issued, to whom, and when.
+const ISSUED: &str = "nightjar.dev/issued";
+/// Key of the keyring's text in its Secret.
+const KEYRING: &str = "keyring.json";
+const AUTHORITY_KEY: &str = "ca.key";
+const AUTHORITY_CERTIFICATE: &str = "ca.crt";
+
+/// The seeds of the operator's own users in a region.
+#[derive(Clone)]
+pub struct OperatorSeeds {
+    /// In the account of the relays.
+    pub admin: Zeroizing<String>,
+    /// In the system account.
+    pub system: Zeroizing<String>,
+}
+
+/// Users of a region: public keys for configurations, and the seeds that the operator itself uses.
+pub struct RegionUsers {
+    /// Public halves.
+    pub public: RegionKeys,
+    /// What the operator logs in with.
+    pub seeds: OperatorSeeds,
+}
+
+impl std::fmt::Debug for RegionUsers {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("RegionUsers")
+            .field("public", &self.public)
+            .finish_non_exhaustive()
+    }
+}
+
+/// The state of the fleet's keyring.
+#[derive(Debug)]
+pub enum Keys {
+    /// It can be used.
+    Present(Box<Keyring>),
+    /// It is gone although streams were made. Nothing is generated.
+    Missing,
+}
+
+/// Reads the keyring, or makes the first one if the fleet never had a stream.
+pub async fn keyring(
+    store: &SecretStore,
+    names: &Names,
+    data_exists: bool,
+) -> Result<Keys, ClusterError> {
+    let name = names.keys();
+    if let Some(held) = store.get(&name).await? {
+        let damaged = |reason: String| ClusterError::Damaged {
+            object: format!("secret/{name}"),
+            reason,
+        };
+        let text = held
+            .text
+            .get(KEYRING)
+            .ok_or_else(|| damaged(format!("it has no key {KEYRING}")))?;
+        let keyring =
+            Keyring::parse(text.as_bytes()).map_err(|error| damaged(error.to_string()))?;
+        return Ok(Keys::Present(Box::new(keyring)));
+    }
+    if data_exists {
+        return Ok(Keys::Missing);
+    }
+    let keyring = Keyring::generate().map_err(|error| ClusterError::Damaged {
+        object: format!("secret/{name}"),
+        reason: error.to_string(),
+    })?;
+    let text = [(
+        KEYRING.to_owned(),
+        Zeroizing::new(keyring.to_json().to_string()),
+    )]
+    .into();
+    store
+        .create(&name, Lifetime::Data, &text, BTreeMap::new())
+        .await?;
+    Ok(Keys::Present(Box::new(keyring)))
+}
+
+/// The users of a region; those without a seed are made.
+pub async fn users(
+    store: &SecretStore,
+    names: &Names,
+    region: &RegionName,
+) -> Result<RegionUsers, ClusterError> {
+    let plain = seed_key(SeedForm::Plain);
+    let relay = names.user(region, Role::Relay);
+    let relay = seeds(store, &relay, &[(plain, Credential::Relay)], None).await?;
+    let leaf = names.user(region, Role::Nats);
+    let form = Some((seed_key(SeedForm::NatsVariable), SeedForm::NatsVariable));
+    let leaf = seeds(store, &leaf, &[(plain, Credential::Leaf)], form).await?;
+    let operator = names.operator_users(region);
+    let wanted = [("admin", Credential::Admin), ("system", Credential::System)];
+    let operator = seeds(store, &operator, &wanted, None).await?;
+    Ok(RegionUsers {
+        public: RegionKeys {
+            relay: relay[0].public(),
+            leaf: leaf[0].public(),
+            admin: operator[0].public(),
+            system: operator[1].public(),
+        },
+        seeds: OperatorSeeds {
+            admin: operator[0].seed(Credential::Admin)?,
+            system: operator[1].seed(Credential::System)?,
+        },
+    })
+}
+
+async fn seeds(
+    store: &SecretStore,
+    secret: &str,
+    wanted: &[(&str, Credential)],
+    also: Option<(&str, SeedForm)>,
+) -> Result<Vec<UserKey>, ClusterError> {
+    if let Some(held) = store.get(secret).await? {
+        return wanted
+            .iter()
+            .map(|(key, credential)| {
+                let damaged = |reason: &str| ClusterError::Damaged {
+                    object: format!("secret/{secret}"),
+                    reason: format!("key {key} {reason}; delete the Secret to have a new one made"),
+                };
+                let text = held.text.get(*key).ok_or_else(|| damaged("is missing"))?;
+                UserKey::from_seed(*credential, text).map_err(|_| damaged("is not an nkey seed"))
+            })
+            .collect();
+    }
+    let mut text = SecretText::new();
+    let mut keys = Vec::new();
+    for (key, credential) in wanted {
+        let user = UserKey::generate();
+        let seed = user.seed(*credential)?;
+        if let Some((also, form)) = also {
+            text.insert(also.to_owned(), Zeroizing::new(form.text(&seed)));
+        }
+        text.insert((*key).to_owned(), seed);
+        keys.push(user);
+    }
+    store
+        .create(secret, Lifetime::Fleet, &text, BTreeMap::new())
+        .await?;
+    Ok(keys)
+}
+
+/// How long certificates are valid, and when they are made anew.
+#[derive(Debug, Clone, Copy)]
+pub struct CertificateTerms {
+    /// Validity of an issued certificate.
+    pub lifetime: Duration,
+    /// Age at which it is replaced; less than `lifetime`.
+    pub renew_after: Duration,
+}
+
+/// Certificates of a fleet.
+#[derive(Debug, Default)]
+pub struct Certificates {
+    /// Certificates of the regions' authorities, PEM.
+    pub authorities: BTreeMap<RegionName, String>,
+    /// By StatefulSet: what of its certificates a running process cannot load again.
+    pub fixed: BTreeMap<String, String>,
+    /// By region and issuer (`region` or `gateway`): when the first certificate ends.
+    pub expiry: BTreeMap<(RegionName, &'static str), SystemTime>,
+    /// Secrets in which certificates were made or renewed in this pass.
+    pub issued: Vec<String>,
+    /// Certificates were renewed within the last minutes, so that servers may not have loaded them yet.
+    pub fresh: bool,
+}
+
+/// Within this time every pod has the files of a renewed Secret.
+const SPREAD_WITHIN: Duration = Duration::from_secs(180);
+
+/// A note of one issued certificate.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct IssuedNote {
+    hosts: Vec<String>,
+    at: u64,
+    until: u64,
+    authority: String,
+}
+
+/// Reads all certificates of the plan; what is missing, old or of another authority is issued.
+pub async fn certificates(
+    store: &SecretStore,
+    names: &Names,
+    plan: &FleetPlan,
+    terms: CertificateTerms,
+    now: SystemTime,
+) -> Result<Certificates, ClusterError> {
+    let mut found = Certificates::default();
+    let has_hubs = plan.regions.iter().any(|region| !region.hubs.is_empty());
+    let gateways = match has_hubs {
+        true => Some(authority(store, &names.gateway_authority(), "nightjar gateways", now).await?),
+        false => None,
+    };
+    for region in &plan.regions {
+        let name = names.authority(&region.name);
+        let own = authority(
+            store,
+            &name,
+            &format!("nightjar region {}", region.name),
+            now,
+        )
+        .await?;
+        found
+            .authorities
+            .insert(region.name.clone(), own.certificate.clone());
+        for role in [Role::Nats, Role::Hub] {
+            let issuing = Issuing {
+                store,
+                names,
+                region,
+                role,
+                own: &own,
+                gateways: gateways.as_ref(),
+                terms,
+                now,
+            };
+            issuing.ensure(&mut found).await?;
+        }
+    }
+    Ok(found)
+}
+
+/// An authority with its certificate.
+struct Signer {
+    authority: Authority,
+    certificate: String,
+}
+
+async fn authority(
+    store: &SecretStore,
+    secret: &str,
+    name: &str,
+    now: SystemTime,
+) -> Result<Signer, ClusterError> {
+    if let Some(held) = store.get(secret).await? {
+        let get = |key: &str| {
+            held.text.get(key).ok_or_else(|| ClusterError::Damaged {
+                object: format!("secret/{secret}"),
+                reason: format!(
+                    "it has no key {key}; delete the Secret to have a new authority made"
+                ),
+            })
+        };
+        return Ok(Signer {
+            authority: Authority::from_key(name, get(AUTHORITY_KEY)?)?,
+            certificate: get(AUTHORITY_CERTIFICATE)?.to_string(),
+        });
+    }
+    let authority = Authority::generate(name)?;
+    let certificate = authority.certificate_pem(now)?;
+    let text = [
+        (AUTHORITY_KEY.to_owned(), authority.key_pem()),
+        (
+            AUTHORITY_CERTIFICATE.to_owned(),
+            Zeroizing::new(certificate.clone()),
+        ),
+    ]
+    .into();
+    store
+        .create(secret, Lifetime::Fleet, &text, BTreeMap::new())
+        .await?;
+    Ok(Signer {
+        authority,
+        certificate,
+    })
+}
+
+struct Issuing<'a> {
+    store: &'a SecretStore,
+    names: &'a Names,
+    region: &'a RegionPlan,
+    role: Role,
+    own: &'a Signer,
+    gateways: Option<&'a Signer>,
+    terms: CertificateTerms,
+    now: SystemTime,
+}
+
+impl Issuing<'_> {
+    fn processes(&self) -> &[ProcessPlan] {
+        match self.role {
+            Role::Nats => &self.region.nats,
+            Role::Hub => &self.region.hubs,
+            Role::Relay => &[],
+        }
+    }
+
+    async fn ensure(&self, found: &mut Certificates) -> Result<(), ClusterError> {
+        if self.processes().is_empty() {
+            return Ok(());
+        }
+        let secret = self.names.tls(&self.region.name, self.role);
+        let held = self.store.get(&secret).await?;
+        let (text, notes) = self.wanted(held.as_ref())?;
+        let mut fixed = String::new();
+        for (key, note) in &notes {
+            let issuer = if key.contains(".gateway.") {
+                "gateway"
+            } else {
+                "region"
+            };
+            if issuer == "gateway" {
+                fixed.push_str(&format!("{key}@{};", note.at));
+            }
+            found.fresh |= self.age(note.at) < SPREAD_WITHIN;
+            let until = UNIX_EPOCH + Duration::from_secs(note.until);
+            found
+                .expiry
+                .entry((self.region.name.clone(), issuer))
+                .and_modify(|first| *first = until.min(*first))
+                .or_insert(until);
+        }
+        // A server loads a renewed certificate again, except that of a gateway. Of another authority, all sides must restart.
+        fixed.push_str(&fingerprint(&self.own.certificate));
+        found.fixed.insert(
+            self.names.set(&self.region.name, self.role),
+            restart_hash(&secret, &[&fixed]),
+        );
+        let json = serde_json::to_string(&notes).expect("notes are plain JSON");
+        let annotations: BTreeMap<String, String> = [(ISSUED.to_owned(), json)].into();
+        match held {
+            None => {
+                self.store
+                    .create(&secret, Lifetime::Fleet, &text, annotations)
+                    .await?;
+                found.issued.push(secret);
+            }
+            Some(held) if held.text != text => {
+                self.store
+                    .replace(&secret, &held, &text, annotations)
+                    .await?;
+                found.issued.push(secret);
+            }
+            Some(_) => {}
+        }
+        Ok(())
+    }
+
+    /// What the Secret should hold: what it holds where that is still good.
+    fn wanted(
+        &self,
+        held: Option<&Held>,
+    ) -> Result<(SecretText, BTreeMap<String, IssuedNote>), ClusterError> {
+        let old: BTreeMap<String, IssuedNote> = held
+            .and_then(|held| held.notes.get(ISSUED))
+            .and_then(|text| serde_json::from_str(text).ok())
+            .unwrap_or_default();
+        let (mut text, mut notes) = (SecretText::new(), BTreeMap::new());
+        for process in self.processes() {
+            for plan in &process.certificates {
+                let signer = match &plan.issuer {
+                    Issuer::Region(_) => self.own,
+                    Issuer::Gateways => self.gateways.unwrap_or(self.own),
+                };
+                text.insert(
+                    authority_key(&plan.issuer).to_owned(),
+                    Zeroizing::new(signer.certificate.clone()),
+                );
+                let certificate = certificate_key(&process.id, &plan.issuer, "crt");
+                let key = certificate_key(&process.id, &plan.issuer, "key");
+                let kept = held.and_then(|held| {
+                    let note = old.get(&certificate)?;
+                    let good = note.hosts == plan.hosts
+                        && note.authority == fingerprint(&signer.certificate)
+                        && self.age(note.at) < self.terms.renew_after;
+                    Some((
+                        held.text.get(&certificate)?.clone(),
+                        held.text.get(&key)?.clone(),
+                        note.clone(),
+                    ))
+                    .filter(|_| good)
+                });
+                let (issued, private, note) = match kept {
+                    Some(kept) => kept,
+                    None => self.issue(signer, &process.name(), &plan.hosts)?,
+                };
+                text.insert(certificate.clone(), issued);
+                text.insert(key, private);
+                notes.insert(certificate, note);
+            }
+        }
+        Ok((text, notes))
+    }
+
+    fn issue(
+        &self,
+        signer: &Signer,
+        name: &str,
+        hosts: &[String],
+    ) -> Result<(Zeroizing<String>, Zeroizing<String>, IssuedNote), ClusterError> {
+        let issued = signer
+            .authority
+            .issue_for(name, hosts, self.now, self.terms.lifetime)?;
+        let at = seconds(self.now);
+        let note = IssuedNote {
+            hosts: hosts.to_vec(),
+            at,
+            until: at + self.terms.lifetime.as_secs(),
+            authority: fingerprint(&signer.certificate),
+        };
+        Ok((Zeroizing::new(issued.certificate), issued.key, note))
+    }
+
+    fn age(&self, at: u64) -> Duration {
+        Duration::from_secs(seconds(self.now).saturating_sub(at))
+    }
+}
+
+fn seconds(time: SystemTime) -> u64 {
+    time.duration_since(UNIX_EPOCH)
+        .map_or(0, |since| since.as_secs())
+}
+
+fn fingerprint(certificate: &str) -> String {
+    restart_hash("authority", &[certificate])
+}

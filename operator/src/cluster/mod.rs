@@ -1,0 +1,32 @@
+//! The operator on Kubernetes: dereference, validate, plan, build, apply, status. Only `dereference`, `secrets`, `apply`, `status` and
+//! what watches NATS do I/O; the rest is pure.
+
+mod addresses;
+mod apply;
+pub mod build;
+mod controller;
+mod deletion;
+mod dereference;
+mod differs;
+mod error;
+mod events;
+mod health;
+mod lease;
+mod leaving;
+mod material;
+mod metrics;
+pub mod names;
+mod pass;
+mod pods;
+mod record;
+mod region_watch;
+mod rollout;
+mod run;
+mod secrets;
+mod status;
+
+pub use addresses::ClusterAddresses;
+pub use lease::LeaseTerms;
+pub use metrics::{TABLE as METRICS, reference_markdown as metrics_markdown};
+pub use names::Names;
+pub use run::{RunError, RunOptions, run};

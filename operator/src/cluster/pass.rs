@@ -1,0 +1,516 @@
+//! One pass over a fleet: dereference, validate, plan, build, apply, restart, status. A list of stages; each has a file of its own.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{ConfigMap, Pod, Secret};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
+use kube::api::Api;
+use kube::{Client, Resource as _, ResourceExt as _};
+use nightjar_envelope::{FleetId, RegionName};
+use serde_json::Value;
+
+use super::addresses::ClusterAddresses;
+use super::apply::{Applier, Written};
+use super::build::{self, Desired, Kind};
+use super::dereference::Observed;
+use super::error::ClusterError;
+use super::material::{self, CertificateTerms, Certificates, Keys, OperatorSeeds, RegionUsers};
+use super::names::{self, Names, RESTART_HASH};
+use super::record::{FleetRecord, RegionRecord, StoredRecord};
+use super::region_watch::{Orders, RegionHealth};
+use super::rollout::{self, Decision, PodView, RegionView, Situation, Wait};
+use super::secrets::SecretStore;
+use super::{health, leaving, pods};
+use crate::crd::{Images, RelayCluster};
+use crate::plan::{FleetFacts, FleetPlan, Port, ProcessPlan, RegionFacts, RegionPlan, plan};
+use crate::streams::Login;
+use crate::validate::{ValidFleet, validate};
+
+/// What a pass needs besides the fleet.
+#[derive(Clone)]
+pub(super) struct Tools {
+    pub(super) client: Client,
+    /// Images for fleets that name none.
+    pub(super) images: Images,
+    pub(super) terms: CertificateTerms,
+}
+
+/// What was seen of every region, by name.
+pub(super) type HealthOf = BTreeMap<RegionName, Arc<RegionHealth>>;
+
+/// What a pass found and did.
+pub(super) struct Pass {
+    pub(super) fleet: ValidFleet,
+    pub(super) plan: FleetPlan,
+    pub(super) images: Images,
+    pub(super) newer: Option<String>,
+    pub(super) written: Vec<Written>,
+    pub(super) certificates: Certificates,
+    pub(super) keys: Keys,
+    pub(super) views: Vec<RegionView>,
+    pub(super) decision: Decision,
+    pub(super) waits: Vec<Wait>,
+    pub(super) orders: Vec<Orders>,
+    pub(super) leaving: BTreeSet<RegionName>,
+}
+
+/// The API handles and names of one fleet.
+pub(super) struct Scope<'a> {
+    pub(super) tools: &'a Tools,
+    pub(super) cluster: &'a RelayCluster,
+    pub(super) names: Names,
+    pub(super) owner: OwnerReference,
+}
+
+impl<'a> Scope<'a> {
+    pub(super) fn new(tools: &'a Tools, cluster: &'a RelayCluster) -> Self {
+        let names = Names::new(cluster.name_any(), cluster.namespace().unwrap_or_default());
+        let owner = OwnerReference {
+            block_owner_deletion: Some(true),
+            ..cluster.controller_owner_ref(&()).unwrap_or_default()
+        };
+        Self {
+            tools,
+            cluster,
+            names,
+            owner,
+        }
+    }
+
+    pub(super) fn annotation(&self, key: &str) -> Option<&str> {
+        self.cluster.annotations().get(key).map(String::as_str)
+    }
+
+    pub(super) fn is_annotated(&self, key: &str) -> bool {
+        self.annotation(key) == Some("true")
+    }
+
+    pub(super) fn api<K>(&self) -> Api<K>
+    where
+        K: kube::Resource<Scope = k8s_openapi::NamespaceResourceScope, DynamicType = ()>,
+    {
+        Api::namespaced(self.tools.client.clone(), &self.names.namespace)
+    }
+
+    pub(super) fn store(&self) -> SecretStore {
+        SecretStore::new(self.api::<Secret>(), self.names.clone(), self.owner.clone())
+    }
+}
+
+/// Everything up to the status. What may go wrong ends the pass; what is done stays, and the next pass goes on from there.
+pub(super) async fn pass(scope: &Scope<'_>, health: &HealthOf) -> Result<Pass, ClusterError> {
+    let mut observed = Observed::read(&scope.tools.client, &scope.names).await?;
+    let asked = validate(scope.cluster).map_err(ClusterError::Invalid)?;
+    let mut record = record(&observed, scope, &asked)?;
+    let (fleet, leaving, leaving_waits) =
+        leaving::effective(&asked, &mut record.record, scope, health, &observed);
+    let data_exists = record.record.streams_made || has_log_disks(&observed);
+    let store = scope.store();
+    let keys = material::keyring(&store, &scope.names, data_exists).await?;
+    remember(&fleet, &mut record.record, health);
+    let maps = scope.api::<ConfigMap>();
+    record.save(&maps, &scope.names).await?;
+    let mut users = BTreeMap::new();
+    for region in &fleet.regions {
+        let name = region.name.clone();
+        users.insert(
+            name,
+            material::users(&store, &scope.names, &region.name).await?,
+        );
+    }
+    let facts = facts(&record.record, &users);
+    let plan = plan(&fleet, &facts, &ClusterAddresses::new(scope.names.clone()))?;
+    let now = SystemTime::now();
+    let certificates =
+        material::certificates(&store, &scope.names, &plan, scope.tools.terms, now).await?;
+    let images = images(scope, &fleet, &observed);
+    let mut desired = desired(scope, &fleet, &plan, &images, &users, &certificates);
+    let views = views(scope, &plan, &desired, &observed, health);
+    let decision = decide(scope, &fleet, &views);
+    hold_back(&mut desired, &decision, &observed);
+    let written = applier(scope).apply(&desired, &observed).await?;
+    let mut waits = leaving_waits;
+    let may_create = streams_allowed(&plan, health, &keys, &mut waits);
+    if may_create && !record.record.streams_made {
+        record.record.streams_made = true;
+        record.save(&maps, &scope.names).await?;
+    }
+    waits.extend(stream_waits(&plan, health));
+    waits.extend(pods::waits(&views, &observed));
+    waits.extend(decision.wait.clone());
+    let orders = orders(
+        &plan,
+        &users,
+        &certificates,
+        &record.record,
+        may_create,
+        &views,
+    );
+    observed.objects.clear();
+    Ok(Pass {
+        newer: newer(scope, &fleet, &images),
+        fleet,
+        plan,
+        images,
+        written,
+        certificates,
+        keys,
+        views,
+        decision,
+        waits,
+        orders,
+        leaving,
+    })
+}
+
+fn applier<'a>(scope: &'a Scope<'_>) -> Applier<'a> {
+    let status = scope.cluster.status.as_ref();
+    Applier {
+        client: &scope.tools.client,
+        names: &scope.names,
+        owner_uid: &scope.owner.uid,
+        settled: status.is_some_and(|status| {
+            status.observed_generation == scope.cluster.metadata.generation
+                && status.observed_generation.is_some()
+                && !status.regions.is_empty()
+        }),
+    }
+}
+
+/// The record of the fleet, checked against what it is asked to become.
+fn record(
+    observed: &Observed,
+    scope: &Scope<'_>,
+    asked: &ValidFleet,
+) -> Result<StoredRecord, ClusterError> {
+    let Some(record) = observed.record.clone() else {
+        if has_log_disks(observed) {
+            return Err(ClusterError::Damaged {
+                object: format!("configmap/{}", scope.names.record()),
+                reason: "it is gone although disks of the fleet exist; put it back from a backup, or remove the disks to begin anew".to_owned(),
+            });
+        }
+        let id = FleetId::from_bytes(rand::random());
+        return Ok(StoredRecord::fresh(FleetRecord::new(id)));
+    };
+    let errors = leaving::check_change(asked, &record.record);
+    if errors.is_empty() {
+        Ok(record)
+    } else {
+        Err(ClusterError::Invalid(errors))
+    }
+}
+
+fn has_log_disks(observed: &Observed) -> bool {
+    observed.claims.values().any(|claim| {
+        claim
+            .labels()
+            .get(names::COMPONENT_LABEL)
+            .map(String::as_str)
+            == Some("nats")
+    })
+}
+
+/// Puts into the record what regions there are, and which streams were seen.
+fn remember(fleet: &ValidFleet, record: &mut FleetRecord, health: &HealthOf) {
+    for region in &fleet.regions {
+        let entry = record
+            .regions
+            .entry(region.name.clone())
+            .or_insert_with(|| RegionRecord {
+                generation: 1,
+                streams: BTreeSet::new(),
+                spec: region.asked.clone(),
+                removed: false,
+            });
+        entry.spec = region.asked.clone();
+        if let Some(seen) = health.get(&region.name) {
+            entry.streams.extend(seen.streams.keys().cloned());
+        }
+    }
+}
+
+fn facts(record: &FleetRecord, users: &BTreeMap<RegionName, RegionUsers>) -> FleetFacts {
+    FleetFacts {
+        fleet_id: record.fleet_id,
+        regions: users
+            .iter()
+            .filter_map(|(name, users)| {
+                let generation = record.regions.get(name)?.generation;
+                let nkeys = users.public.clone();
+                Some((name.clone(), RegionFacts { generation, nkeys }))
+            })
+            .collect(),
+        former: record.former(),
+    }
+}
+
+/// What was asked for, else what runs, else what the operator brings: an upgrade of the operator restarts nothing.
+fn images(scope: &Scope<'_>, fleet: &ValidFleet, observed: &Observed) -> Images {
+    let running = |role| {
+        fleet
+            .regions
+            .iter()
+            .find_map(|region| observed.image(&scope.names.set(&region.name, role)))
+    };
+    let choose = |asked: &Option<String>, role, brought: &String| {
+        asked
+            .clone()
+            .or_else(|| running(role))
+            .unwrap_or_else(|| brought.clone())
+    };
+    let brought = &scope.tools.images;
+    Images {
+        relay: choose(
+            &fleet.images.relay,
+            crate::plan::Role::Relay,
+            &brought.relay,
+        ),
+        nats: choose(&fleet.images.nats, crate::plan::Role::Nats, &brought.nats),
+    }
+}
+
+/// What the operator brings that the fleet does not run, of images that the fleet does not name.
+fn newer(scope: &Scope<'_>, fleet: &ValidFleet, images: &Images) -> Option<String> {
+    let brought = &scope.tools.images;
+    let mut newer = Vec::new();
+    if fleet.images.relay.is_none() && images.relay != brought.relay {
+        newer.push(brought.relay.clone());
+    }
+    if fleet.images.nats.is_none() && images.nats != brought.nats {
+        newer.push(brought.nats.clone());
+    }
+    (!newer.is_empty()).then(|| newer.join(" and "))
+}
+
+fn desired(
+    scope: &Scope<'_>,
+    fleet: &ValidFleet,
+    plan: &FleetPlan,
+    images: &Images,
+    users: &BTreeMap<RegionName, RegionUsers>,
+    certificates: &Certificates,
+) -> Vec<Desired> {
+    let mut secrets_hash = certificates.fixed.clone();
+    for (region, users) in users {
+        // A relay and a leaf link read their seed when they start.
+        for (role, public) in [
+            (crate::plan::Role::Relay, &users.public.relay),
+            (crate::plan::Role::Nats, &users.public.leaf),
+        ] {
+            let own = certificates
+                .authorities
+                .get(region)
+                .map_or("", String::as_str);
+            let set = scope.names.set(region, role);
+            let known = secrets_hash.get(&set).cloned().unwrap_or_default();
+            let hash = build::restart_hash(&set, &[&known, public, own]);
+            secrets_hash.insert(set, hash);
+        }
+    }
+    build::build(&build::Input {
+        names: &scope.names,
+        fleet,
+        plan,
+        owner: &scope.owner,
+        images,
+        authorities: &certificates.authorities,
+        secrets_hash: &secrets_hash,
+        restarted_at: scope.annotation(names::RESTARTED_AT),
+    })
+}
+
+fn views(
+    scope: &Scope<'_>,
+    plan: &FleetPlan,
+    desired: &[Desired],
+    observed: &Observed,
+    health: &HealthOf,
+) -> Vec<RegionView> {
+    let wanted = |process: &ProcessPlan| {
+        let set = scope.names.set(&process.id.region, process.id.role);
+        desired
+            .iter()
+            .find(|object| object.kind == Kind::StatefulSet && object.name == set)
+            .map(|object| template_hash(&object.object).to_owned())
+            .unwrap_or_default()
+    };
+    let view = |process: &ProcessPlan| -> PodView {
+        let name = scope.names.pod(&process.id);
+        let pod: Option<&Pod> = observed.pods.get(&name);
+        pods::view(name, process.id.role, wanted(process), pod)
+    };
+    plan.regions
+        .iter()
+        .map(|region| RegionView {
+            name: region.name.to_string(),
+            pods: region
+                .hubs
+                .iter()
+                .chain(&region.nats)
+                .chain(&region.relays)
+                .map(view)
+                .collect(),
+            nats: health::nats(region, health.get(&region.name).map(Arc::as_ref)),
+        })
+        .collect()
+}
+
+fn template_hash(set: &Value) -> &str {
+    set["spec"]["template"]["metadata"]["annotations"][RESTART_HASH]
+        .as_str()
+        .unwrap_or_default()
+}
+
+fn decide(scope: &Scope<'_>, fleet: &ValidFleet, views: &[RegionView]) -> Decision {
+    let status = scope.cluster.status.as_ref();
+    rollout::decide(&Situation {
+        regions: views,
+        terms: fleet.rollout,
+        paused: scope.is_annotated(names::ROLLOUT_PAUSED),
+        before: status.and_then(|status| status.rollout.as_ref()),
+        now: Timestamp::now(),
+    })
+}
+
+/// Regions whose turn has not come keep their template: a pod that dies there by itself comes back as it was.
+fn hold_back(desired: &mut [Desired], decision: &Decision, observed: &Observed) {
+    for object in desired
+        .iter_mut()
+        .filter(|object| object.kind == Kind::StatefulSet)
+    {
+        let region = object.object["metadata"]["labels"][names::REGION_LABEL]
+            .as_str()
+            .unwrap_or_default();
+        if decision.released.iter().any(|released| released == region) {
+            continue;
+        }
+        let Some(live) = observed.stateful_set(&object.name) else {
+            continue;
+        };
+        if template_hash(live) != template_hash(&object.object) {
+            object.object["spec"]["template"] = live["spec"]["template"].clone();
+        }
+    }
+}
+
+fn streams_allowed(
+    plan: &FleetPlan,
+    health: &HealthOf,
+    keys: &Keys,
+    waits: &mut Vec<Wait>,
+) -> bool {
+    if matches!(keys, Keys::Missing) {
+        waits.push(Wait {
+            what: "KeysMissing",
+            where_: format!("secret/{}-keys", plan.name),
+            unblocked_by: "putting the Secret back from a backup (nightjar-operator keys import, or kubectl apply): messages exist that only its keys open, so none are made".to_owned(),
+        });
+        return false;
+    }
+    let of = |region: &RegionPlan| health.get(&region.name).map(Arc::as_ref);
+    match health::unlinked(plan, of) {
+        None => true,
+        Some(reason) => {
+            waits.push(Wait {
+                what: "LinksDown",
+                where_: "fleet".to_owned(),
+                unblocked_by: reason,
+            });
+            false
+        }
+    }
+}
+
+/// Streams that are not as planned, the worst of each region.
+fn stream_waits(plan: &FleetPlan, health: &HealthOf) -> Vec<Wait> {
+    let mut waits = Vec::new();
+    for region in &plan.regions {
+        let Some(seen) = health.get(&region.name) else {
+            continue;
+        };
+        let worst = seen
+            .problems
+            .iter()
+            .min_by_key(|(_, (_, temporary))| *temporary);
+        if let Some((stream, (problem, temporary))) = worst {
+            waits.push(Wait {
+                what: if *temporary {
+                    "StreamsStarting"
+                } else {
+                    "StreamProblem"
+                },
+                where_: format!("{}/{stream}", region.name),
+                unblocked_by: problem.clone(),
+            });
+        }
+        if let Some((server, problem)) = seen.reload_problems.iter().next() {
+            waits.push(Wait {
+                what: "ReloadFailed",
+                where_: server.clone(),
+                unblocked_by: format!("the server loading its configuration; it says: {problem}"),
+            });
+        }
+    }
+    waits
+}
+
+fn orders(
+    plan: &FleetPlan,
+    users: &BTreeMap<RegionName, RegionUsers>,
+    certificates: &Certificates,
+    record: &FleetRecord,
+    may_create: bool,
+    views: &[RegionView],
+) -> Vec<Orders> {
+    let order = |region: &RegionPlan| {
+        let OperatorSeeds { admin, system } = &users.get(&region.name)?.seeds;
+        let authority = certificates.authorities.get(&region.name)?;
+        let view = views
+            .iter()
+            .find(|view| region.name.as_str() == view.name)?;
+        let hub_urls = region
+            .hubs
+            .iter()
+            .filter_map(|hub| hub.listener(Port::Client))
+            .map(|listener| format!("tls://{}", listener.connect))
+            .collect();
+        Some(Orders {
+            region: region.name.clone(),
+            nats_urls: region.nats_urls.clone(),
+            hub_urls,
+            admin: Login::tls(admin, authority),
+            system: Login::tls(system, authority),
+            streams: region.streams.clone(),
+            made: record.regions.get(&region.name)?.streams.clone(),
+            may_create,
+            configs: configs(region, view),
+            reload_certificates: !certificates.issued.is_empty() || certificates.fresh,
+        })
+    };
+    plan.regions.iter().filter_map(order).collect()
+}
+
+/// Configurations that servers should have loaded. A server that waits for its restart cannot load its new one.
+fn configs(region: &RegionPlan, view: &RegionView) -> BTreeMap<String, String> {
+    let current = |process: &&ProcessPlan| {
+        let suffix = format!("-{}", process.name());
+        view.pods.iter().any(|pod| {
+            pod.name.ends_with(&suffix) && pod.hash.as_ref() == Some(&pod.wanted) && pod.ready
+        })
+    };
+    region
+        .nats
+        .iter()
+        .chain(&region.hubs)
+        .filter(current)
+        .filter_map(|process| {
+            let text = &process.files.first()?.text;
+            let (_, tag) = text.split_once("\"config:")?;
+            Some((process.name(), tag.split('"').next()?.to_owned()))
+        })
+        .collect()
+}

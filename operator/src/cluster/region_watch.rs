@@ -1,0 +1,408 @@
+//! Watches the NATS servers of one region: makes its streams when it may, has servers load new configurations, moves stalled mirrors,
+//! and tells what it sees. I/O only; what it sees is judged elsewhere. It is dropped with the leadership.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use nightjar_envelope::{RegionName, StreamName};
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, timeout};
+
+use crate::plan::{StreamKind, StreamPlan};
+use crate::streams::{Links, Login, RegionAdmin, Watchdog};
+
+/// Pause between two looks.
+const EVERY: Duration = Duration::from_secs(2);
+/// How long a connection may take.
+const CONNECT_WITHIN: Duration = Duration::from_secs(5);
+/// A server is asked to load its configuration at most this often.
+const RELOAD_PAUSE: Duration = Duration::from_secs(5);
+/// How long one pass over the streams may take.
+const APPLY_WITHIN: Duration = Duration::from_secs(30);
+
+/// What the watch is to do.
+#[derive(Debug, Clone)]
+pub struct Orders {
+    /// The region.
+    pub region: RegionName,
+    /// `tls://` of its JetStream servers.
+    pub nats_urls: Vec<String>,
+    /// `tls://` of its hubs.
+    pub hub_urls: Vec<String>,
+    /// In the account of the relays.
+    pub admin: Login,
+    /// In the system account.
+    pub system: Login,
+    /// The streams that it holds.
+    pub streams: Vec<StreamPlan>,
+    /// Streams that were made before.
+    pub made: BTreeSet<StreamName>,
+    /// Whether missing streams may be made: links are up everywhere, and the intent is on record.
+    pub may_create: bool,
+    /// By server: the tag of the configuration it should have loaded, where a reload is all that is needed.
+    pub configs: BTreeMap<String, String>,
+    /// Certificates were renewed a moment ago: load them, whatever the tags say.
+    pub reload_certificates: bool,
+}
+
+/// A stream as it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StreamView {
+    /// Its name.
+    pub name: StreamName,
+    /// The region whose copy it is, of a mirror.
+    pub mirror_of: Option<RegionName>,
+    /// Server that leads it.
+    pub leader: Option<String>,
+    /// The other replicas: server, whether it is current, entries behind.
+    pub replicas: Vec<(String, bool, u64)>,
+    /// Entries.
+    pub messages: u64,
+    /// Bytes.
+    pub bytes: u64,
+    /// Sequence of the last entry.
+    pub last_sequence: u64,
+    /// Of a mirror: entries behind its origin, as it knows itself.
+    pub lag: u64,
+    /// Of a mirror: since when it has not heard of its origin.
+    pub silent_for: Option<Duration>,
+}
+
+/// A server as it is.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct ServerView {
+    /// It says that it is well.
+    pub healthy: bool,
+    /// The tag of the configuration that it has loaded.
+    pub config: Option<String>,
+    /// Leaf links.
+    pub leafs: usize,
+    /// Gateways to other regions (`hub-<region>`).
+    pub gateways: Vec<String>,
+    /// Bytes that JetStream stores, and may store.
+    pub storage: (u64, u64),
+}
+
+/// What was seen of a region.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct RegionHealth {
+    /// Why nothing could be seen.
+    pub unreachable: Option<String>,
+    /// JetStream servers and hubs that answered, by name.
+    pub servers: BTreeMap<String, ServerView>,
+    /// Streams that exist.
+    pub streams: BTreeMap<StreamName, StreamView>,
+    /// What went wrong with streams, by stream; permanent ones first need a person.
+    pub problems: BTreeMap<String, (String, bool)>,
+    /// Why servers did not load their configuration.
+    pub reload_problems: BTreeMap<String, String>,
+}
+
+/// A watch that runs. Dropping it ends it.
+#[derive(Debug)]
+pub struct RegionWatch {
+    orders: watch::Sender<Arc<Orders>>,
+    health: watch::Receiver<Option<Arc<RegionHealth>>>,
+    task: JoinHandle<()>,
+}
+
+impl Drop for RegionWatch {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+impl RegionWatch {
+    /// Starts to watch; `changed` is called whenever something looks otherwise than before.
+    pub fn start(orders: Orders, changed: impl Fn() + Send + 'static) -> Self {
+        let (orders, received) = watch::channel(Arc::new(orders));
+        let (told, health) = watch::channel(None);
+        let task = tokio::spawn(run(received, told, changed));
+        Self {
+            orders,
+            health,
+            task,
+        }
+    }
+
+    /// Gives new orders.
+    pub fn order(&self, orders: Orders) {
+        self.orders.send_replace(Arc::new(orders));
+    }
+
+    /// What was seen last; `None` before the first look.
+    pub fn health(&self) -> Option<Arc<RegionHealth>> {
+        self.health.borrow().clone()
+    }
+}
+
+/// Connections to a region, made anew when the login or the addresses change.
+struct Connections {
+    key: String,
+    admin: RegionAdmin,
+    servers: Links,
+    hubs: Option<Links>,
+    watchdog: Watchdog,
+}
+
+async fn run(
+    orders: watch::Receiver<Arc<Orders>>,
+    told: watch::Sender<Option<Arc<RegionHealth>>>,
+    changed: impl Fn() + Send + 'static,
+) {
+    let mut connections: Option<Connections> = None;
+    let mut reloaded: BTreeMap<String, Instant> = BTreeMap::new();
+    let mut ticks = tokio::time::interval(EVERY);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        let now = Arc::clone(&orders.borrow());
+        let health = match ensure(&mut connections, &now).await {
+            Ok(connections) => look(connections, &now, &mut reloaded).await,
+            Err(reason) => RegionHealth {
+                unreachable: Some(reason),
+                ..RegionHealth::default()
+            },
+        };
+        let differs = told
+            .borrow()
+            .as_ref()
+            .is_none_or(|before| gist(before) != gist(&health));
+        told.send_replace(Some(Arc::new(health)));
+        if differs {
+            changed();
+        }
+    }
+}
+
+/// What of a look is worth another pass over the fleet; counters change all the time.
+type Gist = (
+    Option<String>,
+    Vec<(String, bool, Option<String>, usize, usize)>,
+    Vec<(StreamName, bool, Vec<(String, bool)>, bool)>,
+    Vec<String>,
+);
+
+fn gist(health: &RegionHealth) -> Gist {
+    (
+        health.unreachable.clone(),
+        health
+            .servers
+            .iter()
+            .map(|(name, server)| {
+                (
+                    name.clone(),
+                    server.healthy,
+                    server.config.clone(),
+                    server.leafs,
+                    server.gateways.len(),
+                )
+            })
+            .collect(),
+        health
+            .streams
+            .values()
+            .map(|stream| {
+                (
+                    stream.name.clone(),
+                    stream.leader.is_some(),
+                    stream
+                        .replicas
+                        .iter()
+                        .map(|(server, current, _)| (server.clone(), *current))
+                        .collect(),
+                    stream.lag == 0,
+                )
+            })
+            .collect(),
+        health.problems.keys().cloned().collect(),
+    )
+}
+
+async fn ensure<'a>(
+    connections: &'a mut Option<Connections>,
+    orders: &Orders,
+) -> Result<&'a mut Connections, String> {
+    let key = format!(
+        "{:?} {:?} {}",
+        orders.nats_urls,
+        orders.hub_urls,
+        orders.admin.digest() + &orders.system.digest()
+    );
+    if connections.as_ref().is_some_and(|known| known.key == key) {
+        return Ok(connections.as_mut().expect("just seen"));
+    }
+    *connections = None;
+    let region = &orders.region;
+    let connect = async {
+        let admin = RegionAdmin::connect(region, &orders.nats_urls, &orders.admin).await?;
+        let servers = Links::connect(region, &orders.nats_urls, &orders.system).await?;
+        let hubs = if orders.hub_urls.is_empty() {
+            None
+        } else {
+            Some(Links::connect(region, &orders.hub_urls, &orders.system).await?)
+        };
+        Ok::<_, crate::streams::StreamError>(Connections {
+            key,
+            watchdog: Watchdog::new(admin.clone()),
+            admin,
+            servers,
+            hubs,
+        })
+    };
+    let made = timeout(CONNECT_WITHIN, connect)
+        .await
+        .map_err(|_| "no answer within 5 s".to_owned())?
+        .map_err(|error| error.to_string())?;
+    Ok(connections.insert(made))
+}
+
+async fn look(
+    connections: &mut Connections,
+    orders: &Orders,
+    reloaded: &mut BTreeMap<String, Instant>,
+) -> RegionHealth {
+    let mut health = RegionHealth::default();
+    let clusters = std::iter::once(&connections.servers).chain(connections.hubs.as_ref());
+    let mut ids = BTreeMap::new();
+    let seen =
+        join_all(clusters.clone().map(|links| async move {
+            tokio::join!(links.servers(), links.healthy(), links.read())
+        }))
+        .await;
+    for (states, healthy, links) in seen {
+        for state in states {
+            ids.insert(state.server.clone(), state.id);
+            let server = health.servers.entry(state.server).or_default();
+            server.config = state.config;
+            server.storage = (state.storage_used, state.storage_max);
+        }
+        for name in healthy {
+            health.servers.entry(name).or_default().healthy = true;
+        }
+        for link in links {
+            let server = health.servers.entry(link.server).or_default();
+            server.leafs = link.leafs;
+            server.gateways = link.gateways;
+        }
+    }
+    if health.servers.is_empty() {
+        health.unreachable = Some("no NATS server of the region answers".to_owned());
+        return health;
+    }
+    reload(connections, orders, &ids, &mut health, reloaded).await;
+    streams(connections, orders, &mut health).await;
+    health
+}
+
+/// Servers whose configuration is not the planned one are asked to load it; the files reach pods some time after they were written.
+async fn reload(
+    connections: &Connections,
+    orders: &Orders,
+    ids: &BTreeMap<String, String>,
+    health: &mut RegionHealth,
+    reloaded: &mut BTreeMap<String, Instant>,
+) {
+    for (server, wanted) in &orders.configs {
+        let (Some(view), Some(id)) = (health.servers.get(server), ids.get(server)) else {
+            continue;
+        };
+        let stale = view.config.as_ref() != Some(wanted);
+        let lately = reloaded
+            .get(server)
+            .is_some_and(|at| at.elapsed() < RELOAD_PAUSE * if stale { 1 } else { 4 });
+        if lately || !(stale || orders.reload_certificates) {
+            continue;
+        }
+        reloaded.insert(server.clone(), Instant::now());
+        let links = match &connections.hubs {
+            Some(hubs) if server.contains("-hub-") => hubs,
+            _ => &connections.servers,
+        };
+        if let Err(problem) = links.reload(id).await {
+            health.reload_problems.insert(server.clone(), problem);
+        }
+    }
+}
+
+async fn streams(connections: &mut Connections, orders: &Orders, health: &mut RegionHealth) {
+    let admin = &connections.admin;
+    let seen = join_all(
+        orders
+            .streams
+            .iter()
+            .map(|plan| async move { (plan, admin.info(&plan.name.to_string()).await) }),
+    )
+    .await;
+    let mut missing = Vec::new();
+    for (plan, info) in seen {
+        match info {
+            Ok(Some(info)) => {
+                health
+                    .streams
+                    .insert(plan.name.clone(), stream_view(plan, &info));
+            }
+            Ok(None) => missing.push(plan),
+            Err(error) => {
+                let temporary = error.is_temporary();
+                health
+                    .problems
+                    .insert(plan.name.to_string(), (error.to_string(), temporary));
+            }
+        }
+    }
+    if orders.may_create {
+        // Corrects what drifted, and makes what is missing.
+        let applied = timeout(APPLY_WITHIN, admin.apply(&orders.streams, &orders.made)).await;
+        for (name, result) in applied.into_iter().flatten() {
+            if let Err(error) = result {
+                let temporary = error.is_temporary();
+                health
+                    .problems
+                    .insert(name.to_string(), (error.to_string(), temporary));
+            }
+        }
+    } else {
+        for plan in missing {
+            let waits = "is made when every server is linked".to_owned();
+            health.problems.insert(plan.name.to_string(), (waits, true));
+        }
+    }
+    for moved in connections.watchdog.round(&orders.streams).await {
+        match moved {
+            Ok(mirror) if mirror.moved => {
+                tracing::warn!(region = %orders.region, stream = %mirror.stream, of = %mirror.of, "a stalled mirror got another leader");
+            }
+            _ => {}
+        }
+    }
+}
+
+fn stream_view(plan: &StreamPlan, info: &async_nats::jetstream::stream::Info) -> StreamView {
+    let cluster = info.cluster.as_ref();
+    let mirror = info.mirror.as_ref();
+    StreamView {
+        name: plan.name.clone(),
+        mirror_of: match &plan.kind {
+            StreamKind::Mirror { of, .. } => Some(of.clone()),
+            StreamKind::Writer { .. } => None,
+        },
+        leader: cluster.and_then(|cluster| cluster.leader.clone()),
+        replicas: cluster
+            .into_iter()
+            .flat_map(|cluster| &cluster.replicas)
+            .map(|peer| {
+                let lag = peer.lag.unwrap_or(0);
+                (peer.name.clone(), peer.current && !peer.offline, lag)
+            })
+            .collect(),
+        messages: info.state.messages,
+        bytes: info.state.bytes,
+        last_sequence: info.state.last_sequence,
+        lag: mirror.map_or(0, |mirror| mirror.lag),
+        silent_for: mirror.and_then(|mirror| mirror.active),
+    }
+}
