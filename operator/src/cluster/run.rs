@@ -196,7 +196,7 @@ async fn crd_exists(client: &Client, options: &RunOptions, told: &watch::Sender<
                 told.send_replace(None);
                 return;
             }
-            Ok(Err(kube::Error::Api(status))) if status.is_not_found() => {
+            Ok(Err(kube::Error::Api(status))) if status.code == 404 => {
                 "the CustomResourceDefinition relayclusters.nightjar.dev is missing: install the chart with crds.enabled".to_owned()
             }
             Ok(Err(error)) => format!("RelayClusters cannot be listed: {error}"),
