@@ -248,7 +248,7 @@ impl Limits {
             self.publish_deadline_ms,
             500..=60_000,
         )?;
-        within("limits.drain_seconds", self.drain_seconds, 0..=8)
+        within("limits.drain_seconds", self.drain_seconds, 0..=600)
     }
 }
 

@@ -52,7 +52,7 @@ pub struct Limits {
     pub unauthenticated_log_share: f64,
     /// How long a publish waits for the log's acknowledgement, in milliseconds, 500 to 60,000. Default 5,000.
     pub publish_deadline_ms: u64,
-    /// How long a stopping relay lets connections end, in seconds, 0 to 8. Default 5.
+    /// How long a stopping relay lets connections end, in seconds, 0 to 600. Default 5. The process ends at most 3 s later.
     pub drain_seconds: u64,
 }
 

@@ -160,8 +160,8 @@ fn refusals_of_optional_parts_and_unknown_fields_name_their_field() {
         ),
         (
             "index: {",
-            "limits: {drain_seconds: 9}\nindex: {",
-            "limits.drain_seconds: is 9, must be 0 to 8",
+            "limits: {drain_seconds: 601}\nindex: {",
+            "limits.drain_seconds: is 601, must be 0 to 600",
         ),
         (
             "index: {",

@@ -66,7 +66,9 @@ fn describe(waiting: &Waiting) -> String {
     match waiting {
         Waiting::Starting => "starting".to_owned(),
         Waiting::Draining => "draining: this relay closes its connections and stops".to_owned(),
-        Waiting::NatsDisconnected => "nats-disconnected: no NATS server of the region".to_owned(),
+        Waiting::NatsDisconnected { problem } => {
+            format!("nats-disconnected: no NATS server of the region: {problem}")
+        }
         Waiting::KeyringUnavailable { file, problem } => {
             format!("keyring-unavailable: {file}: {problem}")
         }

@@ -20,6 +20,7 @@ use rustix::process::{Resource, getrlimit, setrlimit};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::Sleep;
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::admission::TIDY_EVERY;
@@ -34,13 +35,17 @@ const SPARE_CONNECTIONS: usize = 1000;
 /// Files that the relay needs besides its connections.
 const OTHER_FILES: u64 = 200;
 /// Connections may be a little longer in closing than `drain_seconds`: goodbyes and publishes under way.
-const DRAIN_GRACE: Duration = Duration::from_millis(1500);
+pub(crate) const DRAIN_GRACE: Duration = Duration::from_millis(1_000);
+/// Refusals under way when the port closes get this long.
+pub(crate) const LAST_ANSWERS: Duration = Duration::from_millis(100);
 
 /// A running public port.
 #[derive(Debug)]
 pub struct PublicPort {
     services: Shared,
     address: SocketAddr,
+    /// Cancelled when nothing more is accepted, not even to be refused.
+    closed: CancellationToken,
     accepting: tokio::task::JoinHandle<std::io::Result<()>>,
     tidying: tokio::task::JoinHandle<()>,
 }
@@ -72,7 +77,7 @@ pub fn serve(
         connections: TaskTracker::new(),
         timings,
     };
-    let stop = shared.services.drain.clone();
+    let closed = CancellationToken::new();
     let app = Router::new()
         .fallback(on_request)
         .with_state(shared.clone())
@@ -83,6 +88,7 @@ pub fn serve(
         shared: shared.clone(),
         open: Arc::default(),
     };
+    let stop = closed.clone();
     let accepting = tokio::spawn(async move {
         axum::serve(door, app)
             .with_graceful_shutdown(stop.cancelled_owned())
@@ -99,6 +105,7 @@ pub fn serve(
     Ok(PublicPort {
         services: shared,
         address,
+        closed,
         accepting,
         tidying,
     })
@@ -110,15 +117,22 @@ impl PublicPort {
         self.address
     }
 
-    /// Accepts no more, tells every client that the relay is going away, spread over `drain_seconds`, and returns when all
-    /// connections are closed or time is up. Answers how many were still open then.
-    pub async fn drain(self) -> usize {
+    /// Tells every client that the relay is going away, spread over `drain_seconds`, and returns when all connections are
+    /// closed or time is up. New ones are refused with a reason meanwhile, and not accepted afterwards. Answers how many
+    /// were still open then.
+    pub async fn drain(mut self) -> usize {
         let services = &self.services.services;
         let over = Duration::from_secs(services.config.load().limits.drain_seconds);
         services.drain.cancel();
         self.services.connections.close();
         let _ = tokio::time::timeout(over + DRAIN_GRACE, self.services.connections.wait()).await;
-        self.accepting.abort();
+        self.closed.cancel();
+        if tokio::time::timeout(LAST_ANSWERS, &mut self.accepting)
+            .await
+            .is_err()
+        {
+            self.accepting.abort();
+        }
         self.tidying.abort();
         self.services.connections.len()
     }
@@ -199,10 +213,11 @@ fn on_upgrade(shared: &Shared, peer: &Peer, upgrade: WebSocketUpgrade) -> Respon
         .set(i64::try_from(limits.max_connections).unwrap_or(i64::MAX));
     let refuse = |handshake, status, text: &'static str| {
         services.metrics.on_handshake(handshake);
-        (status, [(header::RETRY_AFTER, "5")], text).into_response()
+        let headers = [(header::RETRY_AFTER, "5"), (header::CONNECTION, "close")];
+        (status, headers, text).into_response()
     };
     if services.drain.is_cancelled() {
-        let text = "this relay is going away\n";
+        let text = "this relay is going away, connect again\n";
         return refuse(Handshake::not_ready, StatusCode::SERVICE_UNAVAILABLE, text);
     }
     if shared.connections.len() >= limits.max_connections {
@@ -229,7 +244,7 @@ fn on_upgrade(shared: &Shared, peer: &Peer, upgrade: WebSocketUpgrade) -> Respon
             outbox,
             timings: shared.timings,
             drain: services.drain.clone(),
-            drain_over: Duration::from_secs(limits.drain_seconds).mul_f64(0.6),
+            config: services.config.clone(),
         };
         let started = Instant::now();
         services.metrics.connections.inc();

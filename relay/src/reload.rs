@@ -193,4 +193,44 @@ log:
         assert!(!on_change(Path::new("/nonexistent/relay.yaml"), &config));
         assert_eq!(**config.load(), settings());
     }
+
+    /// A ConfigMap volume of a pod: `relay.yaml` -> `..data/relay.yaml`, `..data` -> the version, swapped by a rename.
+    #[tokio::test]
+    async fn a_swapped_symlink_of_a_config_volume_is_noticed() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let version = |name: &str, config: &RelayConfig| {
+            std::fs::create_dir(dir.path().join(name)).expect("a folder");
+            std::fs::write(dir.path().join(name).join("relay.yaml"), config.to_yaml())
+                .expect("written");
+            std::os::unix::fs::symlink(name, dir.path().join("..data_tmp")).expect("a link");
+            std::fs::rename(dir.path().join("..data_tmp"), dir.path().join("..data"))
+                .expect("swapped");
+        };
+        version("..1", &settings());
+        let path = dir.path().join("relay.yaml");
+        std::os::unix::fs::symlink("..data/relay.yaml", &path).expect("a link");
+        let config = Arc::new(ArcSwap::from_pointee(load(&path).expect("settings")));
+        let (reloads, mut reloaded) = watch::channel(0);
+        let stop = CancellationToken::new();
+        let hangups = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::hangup());
+        let watching = tokio::spawn(super::watch(
+            path,
+            Arc::clone(&config),
+            reloads,
+            hangups.expect("a signal"),
+            stop.clone(),
+        ));
+        // The watcher takes its first stamp before its first tick; a change before that would be none.
+        tokio::task::yield_now().await;
+        let mut new = settings();
+        new.limits.max_subscriptions = 7;
+        version("..2", &new);
+        tokio::time::timeout(Duration::from_secs(20), reloaded.changed())
+            .await
+            .expect("noticed in time")
+            .expect("watched");
+        assert_eq!(config.load().limits.max_subscriptions, 7);
+        stop.cancel();
+        watching.await.expect("its end");
+    }
 }

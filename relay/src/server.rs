@@ -1,4 +1,4 @@
-//! The server: starts every part in order and stops them in reverse, within 8 s.
+//! The server: starts every part in order and stops them in reverse, within `limits.drain_seconds` and 3 s more.
 //!
 //! Order: admin port (so that `/readyz` tells the rest), index, log, admission, public port. A client that connects early
 //! is told what the relay waits for.
@@ -34,9 +34,8 @@ use crate::session::{Parts, Publish, Services};
 use crate::socket::Timings;
 use crate::{admin, reload};
 
-/// From the signal to the end of the server at most this; the last traces and threads get the rest of 8 s.
-const STOP_WITHIN: Duration = Duration::from_millis(7_200);
-/// Of which this is kept for the log side and the index.
+/// The log side and the index get this after the connections, which get `limits.drain_seconds` and [`http::DRAIN_GRACE`].
+/// The last traces and threads get the rest of 3 s.
 const LOG_WITHIN: Duration = Duration::from_millis(1_200);
 
 /// Why the relay did not start, or ended by itself.
@@ -97,7 +96,9 @@ pub async fn run(path: PathBuf, config: RelayConfig) -> Result<(), ServerError> 
     let server = Server::start(path, config, hangups).await?;
     let name = signals.next().await;
     tracing::info!(signal = name, "stopping");
-    server.stop().await;
+    // A second signal: who sent it does not want to wait for the clients.
+    let hurry = async move { signals.next().await };
+    server.stop(hurry).await;
     tracing::info!("stopped");
     Ok(())
 }
@@ -132,6 +133,7 @@ fn caught(kind: SignalKind) -> Result<Signal, ServerError> {
 
 /// A running relay.
 struct Server {
+    config: Arc<ArcSwap<RelayConfig>>,
     readiness: Readiness,
     public: PublicPort,
     log: Log,
@@ -203,7 +205,7 @@ impl Server {
             hangups,
             stop.clone(),
         ));
-        tokio::spawn(follow_reloads(config, admission, reloads));
+        tokio::spawn(follow_reloads(Arc::clone(&config), admission, reloads));
         readiness.clear("start");
         tracing::info!(
             relay = settings.name,
@@ -213,6 +215,7 @@ impl Server {
             "serving"
         );
         Ok(Self {
+            config,
             readiness,
             public,
             log,
@@ -221,14 +224,24 @@ impl Server {
         })
     }
 
-    async fn stop(self) {
-        let deadline = Instant::now() + STOP_WITHIN;
+    /// Stops; when `hurry` resolves, without waiting for connections any longer.
+    async fn stop(self, hurry: impl Future<Output = &'static str>) {
+        let drain = Duration::from_secs(self.config.load().limits.drain_seconds);
+        let drained_by = Instant::now() + drain + http::DRAIN_GRACE + http::LAST_ANSWERS;
         self.readiness.set("drain", Waiting::Draining);
-        match timeout_at(deadline - LOG_WITHIN, self.public.drain()).await {
+        let drained = tokio::select! {
+            drained = timeout_at(drained_by, self.public.drain()) => drained,
+            signal = hurry => {
+                tracing::warn!(signal, "connections are cut");
+                Ok(0)
+            }
+        };
+        match drained {
             Ok(0) => {}
             Ok(open) => tracing::warn!(open, "connections did not close in time"),
             Err(_) => tracing::warn!("connections did not close in time"),
         }
+        let deadline = Instant::now() + LOG_WITHIN;
         self.log.stop(LOG_WITHIN / 2).await;
         let index = self.index;
         let closed = tokio::task::spawn_blocking(move || index.close());

@@ -3,12 +3,15 @@
 //! One task per connection runs a reader and a writer side by side; neither waits for the other. What costs memory while a
 //! connection idles is kept small: a 4 KiB read buffer, no write buffer, no timer but one.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use arc_swap::ArcSwap;
 use axum::extract::ws::{CloseFrame, Message, Utf8Bytes, WebSocket, WebSocketUpgrade, close_code};
 use bytes::Bytes;
 use futures_util::stream::{SplitSink, SplitStream};
 use futures_util::{SinkExt, StreamExt};
+use nightjar_config::RelayConfig;
 use rand::Rng;
 use tokio_util::sync::CancellationToken;
 
@@ -28,10 +31,15 @@ const GOODBYE: Duration = Duration::from_secs(2);
 const GOODBYE_SLOW: Duration = Duration::from_secs(5);
 /// How long a connection stays open after the close frame when its input cannot be read any more.
 const LINGER: Duration = Duration::from_millis(500);
-/// A drain is spread over this time for each open connection, so that few do not wait for nothing.
-const DRAIN_PER_CONNECTION: Duration = Duration::from_millis(2);
-/// Publishes under way get this long when the relay drains.
-const DRAIN_PUBLISHES: Duration = Duration::from_secs(3);
+/// A drain is spread over this time for each open connection, so that few do not wait for nothing: other relays get 50
+/// of our clients a second at most while time allows.
+const DRAIN_PER_CONNECTION: Duration = Duration::from_millis(20);
+/// Of `drain_seconds` the last connections get this for their publishes under way and their goodbye ...
+const DRAIN_TAIL: Duration = Duration::from_secs(5);
+/// ... or this part of it, if that is less.
+const DRAIN_TAIL_SHARE: f64 = 0.4;
+/// Publishes under way may take a little longer than `drain_seconds`.
+const DRAIN_PUBLISHES_GRACE: Duration = Duration::from_millis(500);
 
 /// The clocks of a connection.
 #[derive(Debug, Clone, Copy)]
@@ -77,8 +85,8 @@ pub struct Connection {
     pub timings: Timings,
     /// Cancelled when the relay drains.
     pub drain: CancellationToken,
-    /// Connections close spread over this time when the relay drains.
-    pub drain_over: Duration,
+    /// Asked for `limits.drain_seconds` when the relay drains.
+    pub config: Arc<ArcSwap<RelayConfig>>,
 }
 
 /// Runs a connection to its end and says why it ended.
@@ -88,7 +96,7 @@ pub async fn run(socket: WebSocket, connection: Connection, metrics: &Metrics) -
         outbox,
         timings,
         drain,
-        drain_over,
+        config,
     } = connection;
     let (mut sink, mut stream) = socket.split();
     let reason = {
@@ -100,11 +108,12 @@ pub async fn run(socket: WebSocket, connection: Connection, metrics: &Metrics) -
             };
             let reason = tokio::select! {
                 reason = reading.read(&mut stream, &mut session) => reason,
-                () = drained(&drain, drain_over, metrics) => Close::drain,
+                publishes_until = drained(&drain, &config, metrics) => {
+                    let left = publishes_until.saturating_duration_since(Instant::now());
+                    session.drain(left).await;
+                    Close::drain
+                }
             };
-            if reason == Close::drain {
-                session.drain(DRAIN_PUBLISHES).await;
-            }
             outbox.end(reason);
             reason
         };
@@ -134,12 +143,26 @@ pub async fn run(socket: WebSocket, connection: Connection, metrics: &Metrics) -
 }
 
 /// Resolves some time after the drain began, another time for each connection: clients must not come back all at once.
-async fn drained(drain: &CancellationToken, over: Duration, metrics: &Metrics) {
+/// Answers until when publishes under way may take.
+async fn drained(
+    drain: &CancellationToken,
+    config: &ArcSwap<RelayConfig>,
+    metrics: &Metrics,
+) -> Instant {
     drain.cancelled().await;
-    let open = u32::try_from(metrics.connections.get()).unwrap_or(0);
-    let spread = over.min(DRAIN_PER_CONNECTION.saturating_mul(open));
+    let began = Instant::now();
+    let within = Duration::from_secs(config.load().limits.drain_seconds);
     let share = rand::rng().random_range(0.0..1.0);
-    tokio::time::sleep(spread.mul_f64(share)).await;
+    let wait = drain_spread(within, metrics.connections.get()).mul_f64(share);
+    tokio::time::sleep(wait).await;
+    began + within + DRAIN_PUBLISHES_GRACE
+}
+
+/// The time over which `open` connections are told to go, of a drain that may take `within`.
+fn drain_spread(within: Duration, open: i64) -> Duration {
+    let tail = DRAIN_TAIL.min(within.mul_f64(DRAIN_TAIL_SHARE));
+    let open = u32::try_from(open).unwrap_or(0);
+    (within - tail).min(DRAIN_PER_CONNECTION.saturating_mul(open))
 }
 
 struct Reading<'a> {
@@ -283,4 +306,20 @@ async fn say_goodbye(
         return;
     }
     while let Some(Ok(_)) = stream.next().await {}
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_drain_is_spread_over_what_it_may_take_less_the_time_for_the_last() {
+        let spread = |seconds, open| drain_spread(Duration::from_secs(seconds), open).as_secs_f64();
+        assert_eq!(spread(5, 20_000), 3.0);
+        assert_eq!(spread(30, 20_000), 25.0);
+        assert_eq!(spread(600, 20_000), 400.0);
+        assert_eq!(spread(30, 10), 0.2, "few do not wait for nothing");
+        assert_eq!(spread(0, 20_000), 0.0);
+        assert_eq!(spread(30, -1), 0.0);
+    }
 }

@@ -1,9 +1,10 @@
 //! The one NATS connection of a relay: nkey, every server of the region, fast reconnect.
 
-use std::sync::Arc;
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use async_nats::{ConnectOptions, Event, ServerAddr};
+use async_nats::{ClientError, ConnectOptions, Event, ServerAddr};
 use nightjar_config::NatsClient;
 use rand::Rng;
 use thiserror::Error;
@@ -74,9 +75,9 @@ pub(crate) async fn connect(
 ) -> Result<Connection, ConnectionError> {
     let seed = read_seed(nats)?;
     let servers = parse_servers(&nats.servers)?;
-    readiness.set("nats", Waiting::NatsDisconnected);
     let (count, connects) = watch::channel(0u64);
-    let count = Arc::new(count);
+    let state = Arc::new(ConnectionState::new(readiness, count));
+    let told = Arc::clone(&state);
     let mut options = ConnectOptions::with_nkey(seed)
         .name(name)
         .retry_on_initial_connect()
@@ -86,11 +87,21 @@ pub(crate) async fn connect(
         .connection_timeout(CONNECT_TIMEOUT)
         .request_timeout(Some(REQUEST_TIMEOUT))
         .reconnect_delay_callback(reconnect_delay)
+        // Chooses no server. It is the one place where the client tells why each of them was not reached.
+        .reconnect_to_server_callback(move |servers, _| {
+            let problems = servers.iter().filter_map(|server| {
+                let error = server.last_error.as_deref()?;
+                Some(format!("{server}: {error}"))
+            });
+            told.on_unreached(problems.collect());
+            std::future::ready(None)
+        })
         .event_callback(move |event| {
-            let (readiness, count) = (readiness.clone(), Arc::clone(&count));
-            async move { on_event(&event, &readiness, &count) }
+            state.on_event(&event);
+            std::future::ready(())
         });
     if let Some(ca_file) = &nats.ca_file {
+        // The client reads the file for each connection it makes: a new authority counts from the next one on.
         options = options
             .add_root_certificates(ca_file.clone())
             .require_tls(true);
@@ -146,21 +157,106 @@ fn reconnect_delay(attempts: usize) -> Duration {
     full / 2 + full.mul_f64(rand::rng().random_range(0.0..0.5))
 }
 
-fn on_event(event: &Event, readiness: &Readiness, count: &watch::Sender<u64>) {
-    match event {
-        Event::Connected => {
-            tracing::info!("connected to NATS");
-            readiness.clear("nats");
-            count.send_modify(|connects| *connects += 1);
+/// What the client told of the connection since it was last there.
+struct ConnectionState {
+    readiness: Readiness,
+    /// Grows with every connect.
+    count: watch::Sender<u64>,
+    trouble: Mutex<Trouble>,
+}
+
+#[derive(Default)]
+struct Trouble {
+    connected: bool,
+    /// Of each server that was reached by name: why there is no connection to it.
+    servers: BTreeSet<String>,
+    /// The sorts of failures; all there is when a name does not resolve.
+    sorts: BTreeSet<String>,
+}
+
+impl Trouble {
+    fn text(&self) -> String {
+        let covered = |sort: &&String| !self.servers.iter().any(|text| text.contains(*sort));
+        let texts: Vec<&str> = self
+            .servers
+            .iter()
+            .chain(self.sorts.iter().filter(covered))
+            .map(String::as_str)
+            .collect();
+        if texts.is_empty() {
+            "not connected yet".to_owned()
+        } else {
+            texts.join("; ")
         }
-        Event::Disconnected | Event::Closed => {
-            tracing::warn!(nats.event = %event, "no connection to NATS");
-            readiness.set("nats", Waiting::NatsDisconnected);
+    }
+}
+
+impl ConnectionState {
+    fn new(readiness: Readiness, count: watch::Sender<u64>) -> Self {
+        let state = Self {
+            readiness,
+            count,
+            trouble: Mutex::default(),
+        };
+        state.tell(&Trouble::default());
+        state
+    }
+
+    /// Every change of the reason is logged once, however often it is tried.
+    fn tell(&self, trouble: &Trouble) {
+        let problem = trouble.text();
+        let waiting = Waiting::NatsDisconnected {
+            problem: problem.clone(),
+        };
+        if self.readiness.set("nats", waiting) {
+            tracing::warn!(problem, "no connection to NATS");
         }
-        Event::ServerError(_) | Event::ClientError(_) | Event::SlowConsumer(_) => {
-            tracing::warn!(nats.event = %event, "NATS");
+    }
+
+    /// Before each round over the servers: why the last one did not reach them.
+    fn on_unreached(&self, problems: BTreeSet<String>) {
+        let mut trouble = self.lock();
+        if !trouble.connected && trouble.servers != problems {
+            trouble.servers = problems;
+            self.tell(&trouble);
         }
-        Event::LameDuckMode | Event::Draining => tracing::info!(nats.event = %event, "NATS"),
+    }
+
+    fn on_event(&self, event: &Event) {
+        let mut trouble = self.lock();
+        match event {
+            Event::Connected => {
+                tracing::info!("connected to NATS");
+                *trouble = Trouble {
+                    connected: true,
+                    ..Trouble::default()
+                };
+                self.readiness.clear("nats");
+                self.count.send_modify(|connects| *connects += 1);
+            }
+            Event::Disconnected | Event::Closed => {
+                *trouble = Trouble::default();
+                trouble.sorts.insert("the connection was lost".to_owned());
+                self.tell(&trouble);
+            }
+            Event::ClientError(ClientError::Other(sort)) if !trouble.connected => {
+                let sort = match sort.as_str() {
+                    "DNS error" => "DNS error: a name in nats.servers does not resolve",
+                    sort => sort,
+                };
+                if trouble.sorts.insert(sort.to_owned()) {
+                    self.tell(&trouble);
+                }
+            }
+            Event::ServerError(_) | Event::ClientError(_) | Event::SlowConsumer(_) => {
+                tracing::warn!(nats.event = %event, "NATS");
+            }
+            Event::LameDuckMode | Event::Draining => tracing::info!(nats.event = %event, "NATS"),
+        }
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Trouble> {
+        self.trouble.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -187,5 +283,35 @@ mod tests {
             .expect_err("bad")
             .to_string();
         assert!(text.starts_with("nats.servers[1]: "), "{text}");
+    }
+
+    #[test]
+    fn readiness_names_what_each_server_said_and_logs_no_attempt_twice() {
+        let (count, connects) = watch::channel(0);
+        let state = ConnectionState::new(Readiness::default(), count);
+        let problem = || match state.readiness.report().waiting_for.first() {
+            Some(Waiting::NatsDisconnected { problem }) => Some(problem.clone()),
+            _ => None,
+        };
+        let other = |sort: &str| Event::ClientError(ClientError::Other(sort.to_owned()));
+        assert_eq!(problem().as_deref(), Some("not connected yet"));
+        state.on_event(&other("DNS error"));
+        let text = problem().expect("a problem");
+        assert!(text.contains("nats.servers does not resolve"), "{text}");
+        let refused = "nats://b:4222: TLS error: invalid peer certificate".to_owned();
+        for _ in 0..3 {
+            state.on_unreached(BTreeSet::from([refused.clone()]));
+            state.on_event(&other("TLS error"));
+            state.on_event(&other("DNS error"));
+        }
+        let both = format!("{refused}; {text}");
+        assert_eq!(problem(), Some(both));
+        state.on_event(&Event::Connected);
+        assert_eq!((problem(), *connects.borrow()), (None, 1));
+        // What an earlier round left behind says nothing about a connection that is there.
+        state.on_unreached(BTreeSet::from([refused]));
+        assert_eq!(problem(), None);
+        state.on_event(&Event::Disconnected);
+        assert_eq!(problem().as_deref(), Some("the connection was lost"));
     }
 }

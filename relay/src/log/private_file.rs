@@ -1,4 +1,7 @@
-//! Reads a secret file: a regular file of at most 64 KiB that its owner alone may touch.
+//! Reads a secret file: a regular file of at most 64 KiB that its owner alone may touch, or that root lends to our group.
+//!
+//! The second is what a Secret volume of a pod looks like: files of root, mode 0440, of the pod's `fsGroup`, behind
+//! symlinks that are swapped at once when the Secret changes.
 
 use std::io::Read;
 use std::os::unix::fs::MetadataExt;
@@ -22,12 +25,20 @@ pub enum PrivateFileError {
         source: std::io::Error,
     },
     /// Others than its owner may touch it.
-    #[error("{}: mode {mode:04o} lets others read it, make it 0600", path.display())]
+    #[error(
+        "{}: mode {mode:04o} of user {owner} and group {group} lets others touch it: make it 0600, or, as a Secret volume \
+         of a pod, defaultMode 0400 with the pod's fsGroup (root's, 0440, of a group of this process)",
+        path.display()
+    )]
     Exposed {
         /// The file.
         path: PathBuf,
         /// Its permission bits.
         mode: u32,
+        /// Its user id.
+        owner: u32,
+        /// Its group id.
+        group: u32,
     },
     /// It is not a regular file, or too large.
     #[error("{}: not a regular file of at most 65536 bytes", path.display())]
@@ -54,10 +65,12 @@ pub(crate) fn read(path: &Path) -> Result<(Zeroizing<Vec<u8>>, FileStamp), Priva
         });
     }
     let mode = meta.mode() & 0o7777;
-    if mode & 0o077 != 0 {
+    if !is_private(mode, meta.uid(), meta.gid(), &Ids::own()) {
         return Err(PrivateFileError::Exposed {
             path: path.to_owned(),
             mode,
+            owner: meta.uid(),
+            group: meta.gid(),
         });
     }
     // Reserved in advance: a growing vector would leave unwiped copies behind.
@@ -71,6 +84,41 @@ pub(crate) fn read(path: &Path) -> Result<(Zeroizing<Vec<u8>>, FileStamp), Priva
         });
     }
     Ok((bytes, stamp_of(&meta)))
+}
+
+/// Who a process is.
+struct Ids {
+    user: u32,
+    /// The effective group and the supplementary ones.
+    groups: Vec<u32>,
+}
+
+impl Ids {
+    fn own() -> Self {
+        // A process whose groups cannot be told has none: then only its own files are private.
+        let more = rustix::process::getgroups().unwrap_or_default();
+        let groups = more.into_iter().chain([rustix::process::getegid()]);
+        Self {
+            user: rustix::process::geteuid().as_raw(),
+            groups: groups.map(rustix::process::Gid::as_raw).collect(),
+        }
+    }
+}
+
+/// Whether nobody but the owner, or root and a group of ours that may only read, may touch a file.
+fn is_private(mode: u32, owner: u32, group: u32, own: &Ids) -> bool {
+    const OTHERS: u32 = 0o007;
+    const GROUP: u32 = 0o070;
+    const GROUP_READS: u32 = 0o040;
+    if mode & OTHERS != 0 {
+        return false;
+    }
+    match mode & GROUP {
+        0 => true,
+        // A file of our own with group bits is a mistake of ours, not a volume of the kubelet.
+        GROUP_READS => owner == 0 && own.user != 0 && own.groups.contains(&group),
+        _ => false,
+    }
 }
 
 /// The stamp of a file without reading it; `None` when there is none.
@@ -101,6 +149,78 @@ mod tests {
         let (bytes, seen) = read(&path).expect("read");
         assert_eq!(&bytes[..], b"SECRET");
         assert_eq!(Some(seen), stamp(&path));
+    }
+
+    #[test]
+    fn only_roots_read_only_file_of_a_group_of_ours_may_have_group_bits() {
+        let own = Ids {
+            user: 65_532,
+            groups: vec![2_000, 65_532],
+        };
+        for (mode, owner, group, expected) in [
+            (0o600, 65_532, 65_532, true),
+            (0o400, 65_532, 65_532, true),
+            (0o440, 0, 2_000, true),
+            (0o640, 0, 2_000, true),
+            (0o400, 0, 0, true),
+            // Another group, a group that may write or enter, and others.
+            (0o440, 0, 3_000, false),
+            (0o460, 0, 2_000, false),
+            (0o450, 0, 2_000, false),
+            (0o444, 0, 2_000, false),
+            (0o404, 0, 2_000, false),
+            // Not root's.
+            (0o440, 65_532, 2_000, false),
+            (0o640, 65_532, 65_532, false),
+            (0o440, 1_000, 2_000, false),
+        ] {
+            assert_eq!(
+                is_private(mode, owner, group, &own),
+                expected,
+                "{mode:04o} {owner}:{group}"
+            );
+        }
+        let root = Ids {
+            user: 0,
+            groups: vec![0],
+        };
+        assert!(!is_private(0o440, 0, 0, &root), "owned by ourselves");
+        assert!(
+            Ids::own()
+                .groups
+                .contains(&rustix::process::getegid().as_raw())
+        );
+    }
+
+    #[test]
+    fn the_stamp_follows_the_symlinks_of_a_secret_volume_and_changes_when_they_are_swapped() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let version = |name: &str| {
+            std::fs::create_dir(dir.path().join(name)).expect("a folder");
+            let file = dir.path().join(name).join("keyring.json");
+            std::fs::write(&file, "of the same length").expect("written");
+            std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o400)).expect("mode");
+            // The same times too: the inode alone has to tell them apart.
+            let times = std::fs::FileTimes::new().set_modified(std::time::UNIX_EPOCH);
+            let file = std::fs::File::open(&file).expect("the file");
+            file.set_times(times).expect("times");
+        };
+        let link = |to: &str| {
+            std::os::unix::fs::symlink(to, dir.path().join("..data_tmp")).expect("a link");
+            std::fs::rename(dir.path().join("..data_tmp"), dir.path().join("..data"))
+                .expect("swapped");
+        };
+        version("..1");
+        version("..2");
+        link("..1");
+        let path = dir.path().join("keyring.json");
+        std::os::unix::fs::symlink("..data/keyring.json", &path).expect("a link");
+        let before = stamp(&path).expect("a stamp");
+        assert_eq!(read(&path).expect("read").1, before);
+        link("..2");
+        let after = stamp(&path).expect("a stamp");
+        assert_ne!(after, before);
+        assert_eq!(read(&path).expect("read").1, after);
     }
 
     #[test]

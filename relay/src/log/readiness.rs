@@ -17,7 +17,10 @@ pub enum Waiting {
     /// The relay drains and will stop.
     Draining,
     /// No connection to any NATS server of the region.
-    NatsDisconnected,
+    NatsDisconnected {
+        /// What kept each server from being reached, as far as it is known.
+        problem: String,
+    },
     /// The keyring file is missing or unreadable; nothing is generated, nothing is lost, it goes on when the file is back.
     KeyringUnavailable {
         /// The path of the file.

@@ -83,6 +83,19 @@ impl Client {
         tokio::time::timeout(within, text).await.ok().flatten()
     }
 
+    /// Reads until the relay closes the connection; answers the close code.
+    pub(crate) async fn closed(&mut self) -> Option<u16> {
+        let closed = async {
+            loop {
+                match self.socket.next().await?.ok()? {
+                    Message::Close(frame) => return Some(frame?.code.into()),
+                    _ => {}
+                }
+            }
+        };
+        tokio::time::timeout(LIMIT, closed).await.ok().flatten()
+    }
+
     /// The next message of one of these kinds; others are passed over.
     pub(crate) async fn next_of(&mut self, kinds: &[&str]) -> Value {
         loop {

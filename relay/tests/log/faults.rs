@@ -93,6 +93,47 @@ async fn an_unknown_key_epoch_stops_its_stream_until_the_key_arrives() {
     .await;
 }
 
+/// A Secret volume of a pod: `keyring.json` -> `..data/keyring.json`, `..data` -> the version, swapped by a rename.
+#[tokio::test]
+async fn a_keyring_in_a_volume_whose_symlink_is_swapped_is_read_anew() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let Some(nats) = Nats::start(dir.path()).await else {
+        return;
+    };
+    let volume = dir.path().join("volume");
+    let version = |name: &str, keyring: &nightjar_envelope::Keyring| {
+        std::fs::create_dir_all(volume.join(name)).expect("a folder");
+        keys::write(&volume.join(name).join("keyring.json"), &keyring.to_json());
+        std::os::unix::fs::symlink(name, volume.join("..data_tmp")).expect("a link");
+        std::fs::rename(volume.join("..data_tmp"), volume.join("..data")).expect("swapped");
+    };
+    let old = keys::keyring();
+    let next = keys::with_next_epoch(&old);
+    version("..1", &old);
+    let link = volume.join("keyring.json");
+    std::os::unix::fs::symlink("..data/keyring.json", &link).expect("a link");
+    let mut relay = Relay::prepare(dir.path(), "a-relay-0", &nats, None);
+    relay.config.keyring_file = link;
+    relay.write_config();
+    relay.spawn();
+    relay.wait_ready().await;
+
+    version("..2", &next);
+    std::fs::remove_dir_all(volume.join("..1")).expect("removed, as the kubelet does");
+    let epochs = format!("{:?}", [old.seal_epoch().0, next.seal_epoch().0]);
+    until("the new keyring is loaded", async || {
+        let log = relay.log();
+        if log.contains(&epochs) {
+            Ok(())
+        } else {
+            Err(log)
+        }
+    })
+    .await;
+    relay.wait_ready().await;
+    assert!(relay.client().await.publish(&note("sealed anew")).await.0);
+}
+
 #[tokio::test]
 async fn damaged_entries_are_recorded_and_the_stream_goes_on() {
     let dir = tempfile::tempdir().expect("a folder");

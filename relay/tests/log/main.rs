@@ -5,6 +5,8 @@ mod faults;
 mod keys;
 mod nats;
 mod path;
+mod pod;
 mod relay;
+mod tls;
 mod upkeep;
 mod wait;

@@ -7,6 +7,7 @@ use std::time::Duration;
 use async_nats::jetstream::stream::{Config, DiscardPolicy, Republish};
 use nkeys::KeyPair;
 
+use crate::tls::Authority;
 use crate::wait::{free_port, until};
 
 /// Where nats-server is: `NATS_SERVER`, or on the `PATH`. Says so when it is nowhere.
@@ -43,6 +44,9 @@ pub(crate) struct Nats {
     /// The seed of the relays' user.
     pub(crate) relay_seed: String,
     admin_seed: String,
+    dir: PathBuf,
+    /// The authority of the servers' certificate, if they speak TLS.
+    pub(crate) ca_file: Option<PathBuf>,
 }
 
 impl Nats {
@@ -51,8 +55,40 @@ impl Nats {
         Self::start_cluster(dir, 1).await
     }
 
+    /// One server that speaks TLS only, with a certificate of `authority`.
+    pub(crate) async fn start_tls(dir: &Path, authority: &Authority) -> Option<Self> {
+        let mut nats = Self::prepare_all(dir, 1)?;
+        nats.certify(authority);
+        let files =
+            [dir.join("server.crt"), dir.join("server.key")].map(|file| file.display().to_string());
+        let [cert, key] = files;
+        for server in &nats.servers {
+            let mut text = std::fs::read_to_string(&server.config).expect("the configuration");
+            text += &format!("tls {{ cert_file: \"{cert}\", key_file: \"{key}\" }}\n");
+            std::fs::write(&server.config, text).expect("the configuration");
+        }
+        nats.spawn().await;
+        nats.make_streams("a").await;
+        Some(nats)
+    }
+
+    /// Gives the servers a certificate of this authority; they read it when they start.
+    pub(crate) fn certify(&mut self, authority: &Authority) {
+        authority.issue(&self.dir.join("server.crt"), &self.dir.join("server.key"));
+        let ca_file = self.dir.join("admin-ca.crt");
+        authority.write(&ca_file);
+        self.ca_file = Some(ca_file);
+    }
+
     /// The same with a cluster of `count` servers, and each stream on all of them.
     pub(crate) async fn start_cluster(dir: &Path, count: usize) -> Option<Self> {
+        let mut nats = Self::prepare_all(dir, count)?;
+        nats.spawn().await;
+        nats.make_streams("a").await;
+        Some(nats)
+    }
+
+    fn prepare_all(dir: &Path, count: usize) -> Option<Self> {
         let program = program()?;
         let (relay, admin) = (KeyPair::new_user(), KeyPair::new_user());
         let routes: Vec<u16> = (0..count).map(|_| free_port()).collect();
@@ -60,20 +96,24 @@ impl Nats {
         let servers = (0..count)
             .map(|number| prepare(dir, number, &routes, &users))
             .collect();
-        let mut nats = Self {
+        Some(Self {
             program,
             servers,
             relay_seed: relay.seed().expect("a seed"),
             admin_seed: admin.seed().expect("a seed"),
-        };
-        nats.spawn().await;
-        nats.make_streams("a").await;
-        Some(nats)
+            dir: dir.to_owned(),
+            ca_file: None,
+        })
     }
 
     /// Addresses of all servers.
     pub(crate) fn addresses(&self) -> Vec<String> {
-        let address = |server: &Server| format!("nats://127.0.0.1:{}", server.port);
+        let scheme = if self.ca_file.is_some() {
+            "tls"
+        } else {
+            "nats"
+        };
+        let address = |server: &Server| format!("{scheme}://127.0.0.1:{}", server.port);
         self.servers.iter().map(address).collect()
     }
 
@@ -136,7 +176,11 @@ impl Nats {
         let seed = self.admin_seed.clone();
         let addresses = self.addresses();
         until("an admin connection", async || {
-            async_nats::ConnectOptions::with_nkey(seed.clone())
+            let mut options = async_nats::ConnectOptions::with_nkey(seed.clone());
+            if let Some(ca_file) = &self.ca_file {
+                options = options.add_root_certificates(ca_file.clone());
+            }
+            options
                 .request_timeout(Some(Duration::from_secs(5)))
                 .connect(&addresses[..])
                 .await

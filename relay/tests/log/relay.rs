@@ -47,7 +47,7 @@ impl Relay {
             nats: NatsClient {
                 servers: nats.addresses(),
                 nkey_seed_file: dir.join("nats.seed"),
-                ca_file: None,
+                ca_file: nats.ca_file.clone(),
             },
             keyring_file: dir.join("keyring.json"),
             index: IndexConfig {
@@ -111,6 +111,12 @@ impl Relay {
         self.child = Some(child);
     }
 
+    /// Whether the process runs.
+    pub(crate) fn is_running(&mut self) -> bool {
+        let child = self.child.as_mut().expect("a process");
+        child.try_wait().expect("its state").is_none()
+    }
+
     pub(crate) fn signal(&self, signal: Signal) {
         let child = self.child.as_ref().expect("a process");
         kill_process(Pid::from_child(child), signal).expect("signalled");
@@ -119,6 +125,11 @@ impl Relay {
     /// SIGTERM, and the end; answers the exit code.
     pub(crate) fn stop(&mut self) -> Option<i32> {
         self.signal(Signal::TERM);
+        self.wait_end()
+    }
+
+    /// The end of a process that was told to stop; answers the exit code.
+    pub(crate) fn wait_end(&mut self) -> Option<i32> {
         let mut child = self.child.take()?;
         child.wait().expect("its end").code()
     }

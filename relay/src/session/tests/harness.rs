@@ -52,7 +52,7 @@ pub(super) struct Relay {
     pub(super) port: PublicPort,
     pub(super) services: Arc<Services>,
     pub(super) publisher: Arc<DirectPublisher>,
-    _folder: TempDir,
+    pub(super) _folder: TempDir,
 }
 
 /// Applies to the index and offers to live, as the log's publisher does once an event is durable.

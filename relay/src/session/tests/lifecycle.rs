@@ -130,14 +130,7 @@ async fn a_drain_answers_what_is_under_way_then_says_goodbye() {
             services.metrics.in_flight_publish_bytes.get() > 0
         })
         .await;
-    let Relay {
-        port,
-        publisher: _kept,
-        services,
-        ..
-    } = &relay;
-    let _ = port;
-    services.drain.cancel();
+    relay.services.drain.cancel();
     drop(closed);
     assert_eq!(
         client.receive().await,
@@ -161,6 +154,86 @@ async fn a_drain_answers_what_is_under_way_then_says_goodbye() {
         TcpStream::connect(address).await.is_err(),
         "no more connections are accepted"
     );
+}
+
+/// How a client was told to go: when, after what other messages.
+async fn goodbye(client: &mut super::harness::Client) -> (std::time::Instant, Vec<Value>) {
+    let mut messages = Vec::new();
+    loop {
+        match client.receive_message().await {
+            Message::Close(Some(frame)) => {
+                assert_eq!(u16::from(frame.code), 1001, "{frame:?}");
+                return (std::time::Instant::now(), messages);
+            }
+            Message::Text(text) => messages.push(serde_json::from_str(&text).expect("JSON")),
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_drain_is_spread_over_its_window_and_refuses_who_comes_meanwhile() {
+    const CLIENTS: usize = 120;
+    let relay =
+        Relay::start_with(|config| config.limits.drain_seconds = 3, Timings::default()).await;
+    let mut clients = Vec::new();
+    for _ in 0..CLIENTS {
+        clients.push(relay.client().await);
+    }
+    let publisher = relay.publisher.clone();
+    let gate = publisher.gate.write().await;
+    let mut expected = Vec::new();
+    for client in &mut clients[..10] {
+        let note = event(&Keys::generate(), 1, "under way", &[]);
+        client.send(json!(["EVENT", note])).await;
+        expected.push(vec![json!(["OK", note.id.to_hex(), true, ""])]);
+    }
+    expected.resize(CLIENTS, Vec::new());
+    relay
+        .until("the events are under way", |services| {
+            // 10 events of some 300 bytes each.
+            services.metrics.in_flight_publish_bytes.get() > 10 * 250
+        })
+        .await;
+    let Relay {
+        port,
+        services,
+        _folder,
+        ..
+    } = relay;
+    let address = port.address();
+    let began = std::time::Instant::now();
+    let drain = tokio::spawn(port.drain());
+    let goodbyes = tokio::spawn(async move {
+        futures_util::future::join_all(clients.iter_mut().map(goodbye)).await
+    });
+    services.drain.cancelled().await;
+    let late = tokio_tungstenite::connect_async(format!("ws://{address}/")).await;
+    match late {
+        Err(tokio_tungstenite::tungstenite::Error::Http(response)) => {
+            assert_eq!(response.status(), 503);
+            assert_eq!(response.headers()["retry-after"], "5");
+        }
+        other => panic!("{other:?}"),
+    }
+    drop(gate);
+    let goodbyes = goodbyes.await.expect("all were told");
+    assert_eq!(drain.await.expect("the drain"), 0);
+    assert!(began.elapsed() < Duration::from_secs(4), "{began:?}");
+    let (mut times, messages): (Vec<_>, Vec<_>) = goodbyes.into_iter().unzip();
+    assert_eq!(messages, expected, "what was under way got its OK");
+    times.sort_unstable();
+    // The window for so many is 1.8 s of the 3 s. No half second of it takes most of them.
+    let spread = times[CLIENTS - 1] - times[0];
+    assert!(spread > Duration::from_millis(1_200), "{spread:?}");
+    for (at, time) in times.iter().enumerate() {
+        let soon = times[at..]
+            .iter()
+            .take_while(|other| **other - *time < Duration::from_millis(500))
+            .count();
+        assert!(soon < CLIENTS * 6 / 10, "{soon} of {CLIENTS} in 500 ms");
+    }
+    assert!(TcpStream::connect(address).await.is_err());
 }
 
 /// Clients that come, subscribe, publish and vanish without a word, in every order: nothing of them stays.
