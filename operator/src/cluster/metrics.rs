@@ -195,6 +195,8 @@ pub const TABLE: &[Row] = &[
 ];
 
 type Labels = Vec<(&'static str, String)>;
+/// Name, labels and value.
+type Sample = (&'static str, Labels, f64);
 
 /// The table as a page.
 pub fn reference_markdown() -> String {
@@ -210,7 +212,7 @@ pub fn reference_markdown() -> String {
 
 /// All metrics of one operator.
 #[derive(Debug)]
-pub struct Metrics {
+pub(super) struct Metrics {
     state: Arc<State>,
 }
 
@@ -225,14 +227,14 @@ struct State {
 #[derive(Debug, Default)]
 struct Inner {
     counters: BTreeMap<(&'static str, Labels), u64>,
-    fleets: BTreeMap<(String, String), Vec<(&'static str, Labels, f64)>>,
+    fleets: BTreeMap<(String, String), Vec<Sample>>,
     leaders: BTreeMap<Labels, String>,
     succeeded: BTreeMap<(String, String), f64>,
 }
 
 impl Metrics {
     /// Of an operator of that version.
-    pub fn new(version: &str) -> Self {
+    pub(super) fn new(version: &str) -> Self {
         let buckets = [
             0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0,
         ];
@@ -254,7 +256,7 @@ impl Metrics {
     }
 
     /// The text that Prometheus reads.
-    pub fn encode(&self) -> Result<String, std::fmt::Error> {
+    pub(super) fn encode(&self) -> Result<String, std::fmt::Error> {
         let mut registry = Registry::default();
         registry.register_collector(Box::new(Figures(Arc::clone(&self.state))));
         let mut text = String::new();
@@ -381,7 +383,7 @@ fn since_epoch(time: SystemTime) -> f64 {
 /// Samples of one fleet.
 struct Samples {
     base: Labels,
-    samples: Vec<(&'static str, Labels, f64)>,
+    samples: Vec<Sample>,
 }
 
 impl Samples {
