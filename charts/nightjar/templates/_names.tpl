@@ -36,7 +36,7 @@
 {{- end }}
 
 {{- define "nightjar.selector" -}}
-app.kubernetes.io/name: nightjar-operator
+app.kubernetes.io/name: nightjar
 app.kubernetes.io/instance: {{ .Release.Name }}
 app.kubernetes.io/component: operator
 {{- end }}
