@@ -75,8 +75,8 @@ pub const TABLE: &[Row] = &[
     (
         "nj_fleet_waiting_for",
         "gauge",
-        "namespace, fleet, what, where",
-        "Since when a fleet waits for something, in seconds since 1970",
+        "namespace, fleet, what, region",
+        "Seconds since the fleet began to wait for this; region is empty where it concerns the fleet",
     ),
     (
         "nj_fleet_key_epochs",
@@ -193,6 +193,9 @@ pub const TABLE: &[Row] = &[
         "Bytes that a server may store",
     ),
 ];
+
+/// Samples of this one hold a time; what is told is how long ago that was.
+const WAITING: &str = "nj_fleet_waiting_for";
 
 type Labels = Vec<(&'static str, String)>;
 /// Name, labels and value.
@@ -419,14 +422,25 @@ impl Samples {
             };
             self.add("nj_fleet_condition", &[("type", of.name())], value);
         }
+        // One series for each word and region: the longest wait of them.
+        let mut oldest: BTreeMap<(&str, &str), i64> = BTreeMap::new();
         for wait in &status.waiting_for {
+            let region = status
+                .regions
+                .iter()
+                .map(|region| region.name.as_str())
+                .find(|region| concerns(&wait.where_, region))
+                .unwrap_or_default();
+            let since = wait.since.0.as_second();
+            oldest
+                .entry((wait.what.as_str(), region))
+                .and_modify(|known| *known = since.min(*known))
+                .or_insert(since);
+        }
+        for ((what, region), since) in oldest {
             #[expect(clippy::cast_precision_loss, reason = "seconds since 1970")]
-            let since = wait.since.0.as_second() as f64;
-            let labels = [
-                ("what", wait.what.as_str()),
-                ("where", wait.where_.as_str()),
-            ];
-            self.add("nj_fleet_waiting_for", &labels, since);
+            let since = since as f64;
+            self.add(WAITING, &[("what", what), ("region", region)], since);
         }
     }
 
@@ -577,6 +591,13 @@ impl Samples {
     }
 }
 
+/// Whether the place of a wait is in that region: the region itself, one of its streams, or one of its objects.
+fn concerns(place: &str, region: &str) -> bool {
+    place == region
+        || place.starts_with(&format!("{region}/"))
+        || place.contains(&format!("-{region}-"))
+}
+
 #[expect(clippy::cast_precision_loss, reason = "figures for a graph")]
 fn to_f64(number: u64) -> f64 {
     number as f64
@@ -629,9 +650,15 @@ impl Collector for Figures {
                     }
                 }
                 _ => {
+                    let now = since_epoch(SystemTime::now());
                     let samples = inner.fleets.values().flatten();
                     for (_, labels, value) in samples.filter(|(known, _, _)| known == name) {
-                        metric.encode_family(labels)?.encode_gauge(value)?;
+                        let value = if *name == WAITING {
+                            (now - value).max(0.0)
+                        } else {
+                            *value
+                        };
+                        metric.encode_family(labels)?.encode_gauge(&value)?;
                     }
                 }
             }

@@ -16,7 +16,7 @@ use nightjar_operator::plan::{
     Addresses, Credential, FileRef, FleetFacts, FleetPlan, HostPort, Issuer, Port, ProcessId,
     ProcessPlan, RegionFacts, RegionKeys, Role, plan,
 };
-use nightjar_operator::validate::{ValidFleet, ValidRegion};
+use nightjar_operator::validate::ValidFleet;
 
 /// A fleet of nats-servers; dropping it ends them.
 pub(crate) struct Fleet {

@@ -55,8 +55,10 @@ pub(super) fn hash_of(group: &Group<'_>) -> String {
     let name = group.name();
     let asked = &group.spec.asked;
     let resources = match group.role {
-        Role::Nats => &asked.nats.resources,
-        Role::Hub | Role::Relay => &asked.relays.resources,
+        Role::Nats => Some(&asked.nats.resources),
+        Role::Relay => Some(&asked.relays.resources),
+        // A hub's are fixed.
+        Role::Hub => None,
     };
     // The time that a relay has for its end is fixed when its pod is made.
     let drain = (group.role == Role::Relay).then_some(group.input.fleet.limits.drain_seconds);
