@@ -9,6 +9,7 @@ mod nats;
 mod run;
 mod test;
 mod tidy;
+mod tools;
 mod up;
 
 use std::process::ExitCode;
