@@ -267,7 +267,7 @@ fn is_fault(what: &str) -> bool {
     matches!(
         what,
         "KeysMissing"
-            | "StreamLost"
+            | "MirrorStale"
             | "StreamProblem"
             | "ReloadFailed"
             | "VolumePending"
