@@ -211,11 +211,14 @@ enum Look {
 
 /// `before` is the rollout that was there when a restart was asked for: one that ended before does not count.
 fn look(fleet: &RelayCluster, before: Option<&Option<RolloutStatus>>) -> Look {
-    if annotated(fleet, PAUSED) || annotated(fleet, ROLLOUT_PAUSED) {
+    let name = fleet.name_any();
+    if annotated(fleet, PAUSED) {
         return Look::Stuck(format!(
-            "it is paused; nightjar rollout resume {}",
-            fleet.name_any()
+            "the fleet is paused: kubectl annotate njc {name} {PAUSED}-"
         ));
+    }
+    if annotated(fleet, ROLLOUT_PAUSED) {
+        return Look::Stuck(format!("it is paused: nightjar rollout resume {name}"));
     }
     let seen = fleet
         .status

@@ -220,6 +220,16 @@ fn claims(claims: &[PersistentVolumeClaim], category: &str) -> Check {
         .filter(|claim| phase(claim) != "Bound")
         .map(|claim| format!("{} is {}", claim.name_any(), phase(claim)))
         .collect();
+    if claims.is_empty() {
+        let hint = "nightjar why FLEET: the operator makes them with the pods";
+        return Check::failed(
+            category,
+            "disks",
+            Code::CheckClaims,
+            "there are no disks",
+            hint,
+        );
+    }
     if unbound.is_empty() {
         return Check::ok(
             category,
