@@ -39,7 +39,7 @@ pub(super) fn compare(
 ) -> Vec<Found> {
     let mut found = Vec::new();
     for region in old.regions.iter().filter(|region| !has(new, &region.name)) {
-        found.push(removed(&region.name));
+        found.push(removed(&region.name, new));
     }
     for region in new.regions.iter().filter(|region| !has(old, &region.name)) {
         found.push(added(&region.name, old));
@@ -97,16 +97,25 @@ fn images(spec: &RelayClusterSpec, running: Option<&Images>) -> Value {
     images
 }
 
-fn removed(region: &str) -> Found {
+fn removed(region: &str, new: &RelayClusterSpec) -> Found {
+    let (effect, restarts) = match new.regions.len() {
+        1 => (
+            "leaves once the other region holds its log; the hubs of both go, and the NATS servers of the other restart",
+            NATS,
+        ),
+        _ => (
+            "leaves once every other region holds its log; the hubs of the others restart",
+            HUBS,
+        ),
+    };
     Found {
         field: format!("spec.regions[{region}]"),
         from: Some("present".to_owned()),
         to: None,
-        effect: "leaves once every other region holds its log; the hubs of the others restart"
-            .to_owned(),
+        effect: effect.to_owned(),
         refused: false,
         region: None,
-        restarts: HUBS,
+        restarts,
     }
 }
 
@@ -237,7 +246,7 @@ impl Difference {
 fn cost(path: &str, from: Option<&str>, to: Option<&str>) -> (String, bool, &'static [Role]) {
     let live = |text: &str| (text.to_owned(), false, NONE);
     let restart = |roles: &'static [Role], text: &str| (text.to_owned(), false, roles);
-    let refused = |text: &str| (format!("refused: {text}"), true, NONE);
+    let refused = |text: &str| (text.to_owned(), true, NONE);
     let shrinks = || {
         let bytes = |text: Option<&str>| text.and_then(|text| parse_quantity(text).ok());
         bytes(to) < bytes(from)
@@ -270,6 +279,10 @@ fn cost(path: &str, from: Option<&str>, to: Option<&str>) -> (String, bool, &'st
             "hubs and NATS servers restart with the other image",
         ),
         "log.maxBytesPerRegion" => live("applied while running"),
+        "relay.limits.drainSeconds" => restart(
+            RELAYS,
+            "relays restart: their pods get another grace period",
+        ),
         "log.retention.messages" => restart(
             RELAYS,
             "relays restart; a shorter one removes older messages everywhere",
@@ -383,7 +396,7 @@ mod tests {
             (
                 ("  - {name: b, nats: {storage: 40Gi}}\n", ""),
                 "spec.regions[b]",
-                HUBS,
+                NATS,
             ),
         ];
         for (edit, field, restarts) in cases {
