@@ -207,10 +207,6 @@ fn accepts(headers: &HeaderMap, kind: &str) -> bool {
 fn on_upgrade(shared: &Shared, peer: &Peer, upgrade: WebSocketUpgrade) -> Response {
     let services = &shared.services;
     let limits = services.config.load().limits.clone();
-    services
-        .metrics
-        .connections_limit
-        .set(i64::try_from(limits.max_connections).unwrap_or(i64::MAX));
     let refuse = |handshake, status, text: &'static str| {
         services.metrics.on_handshake(handshake);
         let headers = [(header::RETRY_AFTER, "5"), (header::CONNECTION, "close")];

@@ -8,7 +8,7 @@ use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 
-use crate::index::Index;
+use crate::index::{Index, IndexStats};
 
 /// Reads the index's figures at each scrape.
 #[derive(Debug)]
@@ -17,14 +17,24 @@ pub(crate) struct IndexMetrics {
 }
 
 impl Collector for IndexMetrics {
-    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
-        let stats = match self.index.stats() {
-            Ok(stats) => stats,
+    fn encode(&self, encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
+        match self.index.stats() {
+            Ok(stats) => IndexFigures(stats).encode(encoder),
             Err(error) => {
                 tracing::warn!(%error, "no figures of the index");
-                return Ok(());
+                Ok(())
             }
-        };
+        }
+    }
+}
+
+/// The figures as they were at one moment.
+#[derive(Debug)]
+pub(crate) struct IndexFigures(pub(crate) IndexStats);
+
+impl Collector for IndexFigures {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
+        let stats = &self.0;
         let gauges = [
             (
                 "index_public_events",
@@ -47,8 +57,16 @@ impl Collector for IndexMetrics {
                 "Log entries that may be removed",
                 stats.superseded_entries,
             ),
-            ("index_used_bytes", "Bytes in use", stats.used_bytes),
-            ("index_max_bytes", "Bytes allowed", stats.max_bytes),
+            (
+                "index_used_bytes",
+                "Bytes of the index in use",
+                stats.used_bytes,
+            ),
+            (
+                "index_max_bytes",
+                "Bytes that the index may use (index.max_bytes)",
+                stats.max_bytes,
+            ),
         ];
         for (name, help, value) in gauges {
             let value = i64::try_from(value).unwrap_or(i64::MAX);

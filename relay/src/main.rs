@@ -10,16 +10,26 @@ use nightjar_relay::telemetry::Telemetry;
 
 /// A Nightjar relay: Nostr clients on one side, the fleet's sealed log on the other.
 #[derive(Debug, Parser)]
-#[command(name = "nightjar-relay", version)]
+#[command(
+    name = "nightjar-relay",
+    version,
+    override_usage = "nightjar-relay --config <FILE>"
+)]
 struct Arguments {
     /// The relay's configuration file (YAML). It is watched: what may change while running does.
-    #[arg(long, value_name = "FILE")]
-    config: PathBuf,
+    #[arg(long, value_name = "FILE", required_unless_present = "metrics_docs")]
+    config: Option<PathBuf>,
+    /// Prints the reference page of the metrics and ends.
+    #[arg(long, hide = true)]
+    metrics_docs: bool,
 }
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    let config = match reload::load(&arguments.config) {
+    let Some(config_file) = arguments.config.filter(|_| !arguments.metrics_docs) else {
+        return print_metrics_docs();
+    };
+    let config = match reload::load(&config_file) {
         Ok(config) => config,
         Err(error) => return fail(2, &error),
     };
@@ -35,7 +45,7 @@ fn main() -> ExitCode {
             Ok(telemetry) => telemetry,
             Err(error) => return fail(2, &error),
         };
-        let code = match server::run(arguments.config, config).await {
+        let code = match server::run(config_file, config).await {
             Ok(()) => ExitCode::SUCCESS,
             Err(error @ ServerError::Config(_)) => fail(2, &error),
             Err(error) => fail(1, &error),
@@ -46,6 +56,18 @@ fn main() -> ExitCode {
     });
     runtime.shutdown_timeout(std::time::Duration::from_millis(200));
     result
+}
+
+fn print_metrics_docs() -> ExitCode {
+    use std::io::Write;
+    let page = match nightjar_relay::metrics::reference::reference_markdown() {
+        Ok(page) => page,
+        Err(error) => return fail(1, &error),
+    };
+    match std::io::stdout().write_all(page.as_bytes()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => fail(1, &error),
+    }
 }
 
 fn fail(code: u8, error: &dyn std::fmt::Display) -> ExitCode {

@@ -1,178 +1,28 @@
 //! The relay's metrics: one registry, names `nj_*`, closed label sets, every series present from the start at zero.
 
+mod labels;
+pub mod reference;
+pub(crate) mod state;
+
 use std::fmt;
 use std::sync::Mutex;
 use std::sync::atomic::AtomicU64;
+use std::time::{SystemTime, UNIX_EPOCH};
 
-use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
-use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::Registry;
 
-/// Declares a closed label: its enum, its single-label set, and the list of all values (for zero series).
-macro_rules! closed_label {
-    ($(#[$doc:meta])* $name:ident, $set:ident, $label:ident, { $($(#[$vdoc:meta])* $variant:ident),+ $(,)? }) => {
-        $(#[$doc])*
-        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelValue)]
-        #[allow(non_camel_case_types)]
-        pub enum $name { $($(#[$vdoc])* $variant),+ }
-
-        impl $name {
-            /// Every value of the label.
-            pub const ALL: &'static [Self] = &[$(Self::$variant),+];
-        }
-
-        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelSet)]
-        struct $set { $label: $name }
-    };
-}
-
-closed_label!(
-    /// How a WebSocket handshake ended.
-    Handshake, HandshakeLabels, result, {
-        /// A session was opened.
-        ok,
-        /// The relay holds as many connections as it may.
-        relay_full,
-        /// This address holds as many connections as it may.
-        address_full,
-        /// The relay is draining.
-        not_ready,
-        /// The request was no valid upgrade.
-        bad_request,
-    }
-);
-
-closed_label!(
-    /// Why a WebSocket connection ended.
-    Close, CloseLabels, reason, {
-        /// The client closed it, or its network did.
-        client,
-        /// The client did not read fast enough and its out-queue was full.
-        slow_reader,
-        /// Nothing was heard from the client, not even a pong.
-        idle,
-        /// A message was larger than the hard limit.
-        too_large,
-        /// The client broke the WebSocket protocol.
-        protocol,
-        /// The relay is going away.
-        drain,
-    }
-);
-
-closed_label!(
-    /// A step of NIP-42 authentication.
-    AuthStep, AuthLabels, step, {
-        /// A challenge was sent.
-        challenged,
-        /// An AUTH event was accepted.
-        ok,
-        /// An AUTH event was refused.
-        failed,
-        /// An AUTH attempt was refused by the rate limit, unseen.
-        limited,
-    }
-);
-
-closed_label!(
-    /// The answer to an EVENT, by the machine-readable prefix of its OK.
-    EventResult, EventLabels, result, {
-        /// Stored, durable and visible; or handed on, if ephemeral.
-        ok,
-        /// Already known.
-        duplicate,
-        /// Malformed, badly signed, expired, or against a stated limit.
-        invalid,
-        /// A rate limit or a full queue.
-        rate_limited,
-        /// The publisher must authenticate first.
-        auth_required,
-        /// The publisher may not do this here.
-        restricted,
-        /// The relay does not take this.
-        blocked,
-        /// The relay failed; the publisher may send it again.
-        error,
-    }
-);
-
-closed_label!(
-    /// A stage of admission.
-    Stage, StageLabels, stage, {
-        /// Waiting for a signature worker.
-        queue,
-        /// Parsing, rules, and the signature check.
-        verify,
-        /// From admission to the durable and visible answer.
-        publish,
-    }
-);
-
-closed_label!(
-    /// The rule that refused something for its rate or amount.
-    LimitRule, LimitLabels, rule, {
-        /// Events a second of one connection.
-        events_connection,
-        /// Events a second of one address prefix.
-        events_address,
-        /// REQs a second of one connection.
-        reqs_connection,
-        /// AUTH attempts a minute of one connection.
-        auth_attempts,
-        /// Bytes under way of one connection.
-        in_flight_connection,
-        /// Bytes under way of the whole relay.
-        in_flight_relay,
-        /// The share of the log that publishers without AUTH may use.
-        unauthenticated_share,
-        /// Open subscriptions of one connection.
-        subscriptions,
-        /// The queue of the signature workers.
-        verify_queue,
-        /// Messages a second that were no valid request.
-        bad_messages,
-    }
-);
-
-closed_label!(
-    /// Where a private read was refused or left out.
-    Door, DoorLabels, door, {
-        /// A filter that names private kinds, from a client without AUTH.
-        req,
-        /// A stored event at output. Must stay 0: the index reads only the keyspaces of the reader.
-        stored,
-        /// A live event that matched a subscription whose reader may not see it.
-        live,
-    }
-);
-
-closed_label!(
-    /// Where an event came from when it was offered to the live subscriptions.
-    LiveSource, SourceLabels, source, {
-        /// This relay's own publisher.
-        publisher,
-        /// A core NATS hint.
-        hint,
-        /// The pull consumer.
-        consumer,
-        /// An ephemeral message.
-        ephemeral,
-    }
-);
-
-closed_label!(
-    /// Whether a send kept its promise, for the service level.
-    Sli, SliLabels, result, {
-        /// Answered as promised, also when the client was in the wrong.
-        good,
-        /// The relay failed the client.
-        bad,
-    }
-);
+use labels::{
+    AuthLabels, CloseLabels, DoorLabels, EventLabels, HandshakeLabels, LimitLabels, SliLabels,
+    SourceLabels, StageLabels,
+};
+pub use labels::{
+    AuthStep, Close, Door, EventResult, Handshake, LimitRule, LiveSource, Sli, Stage,
+};
 
 /// A family of counters over one closed label.
 #[derive(Debug, Clone)]
@@ -187,6 +37,19 @@ macro_rules! counters {
         $registry.register($name, $help, family.clone());
         Counters(family)
     }};
+}
+
+fn closes(registry: &mut Registry) -> Counters<CloseLabels> {
+    let family = Family::<CloseLabels, Counter>::default();
+    for reason in Close::ALL {
+        drop(family.get_or_create(&CloseLabels::from(*reason)));
+    }
+    registry.register(
+        "ws_closes",
+        "WebSocket connections that ended, by the close code their client was sent and by reason",
+        family.clone(),
+    );
+    Counters(family)
 }
 
 /// Seconds from 0.25 ms to some 16 s, doubling: answers of the relay.
@@ -211,8 +74,8 @@ pub struct Metrics {
     pub in_flight_publish_bytes: Gauge,
     /// Seconds a closed connection had lived.
     pub connection_age: Histogram,
-    /// Seconds from an EVENT's arrival to its OK, whatever the answer.
-    pub ok_seconds: Histogram,
+    /// Threads that check signatures.
+    pub verify_workers: Gauge,
     /// Seconds from a REQ's arrival to its EOSE.
     pub eose_seconds: Histogram,
     /// Events sent to subscribers from the index.
@@ -226,6 +89,7 @@ pub struct Metrics {
     /// Live events left out because this subscription already had them.
     pub live_repeats: Counter,
     labelled: Labelled,
+    ok_seconds: Family<EventLabels, Histogram, fn() -> Histogram>,
     stages: Family<StageLabels, Histogram, fn() -> Histogram>,
 }
 
@@ -248,19 +112,12 @@ impl Labelled {
             handshakes: counters!(
                 r,
                 "ws_handshakes",
-                "WebSocket handshakes",
+                "WebSocket handshakes, by how they ended",
                 HandshakeLabels,
                 result,
                 Handshake
             ),
-            closes: counters!(
-                r,
-                "ws_closes",
-                "Closed WebSocket connections",
-                CloseLabels,
-                reason,
-                Close
-            ),
+            closes: closes(r),
             auth: counters!(
                 r,
                 "auth",
@@ -272,7 +129,7 @@ impl Labelled {
             events: counters!(
                 r,
                 "events_in",
-                "Answers to EVENT",
+                "Answers to EVENT, by the prefix of their OK",
                 EventLabels,
                 result,
                 EventResult
@@ -280,7 +137,7 @@ impl Labelled {
             limits: counters!(
                 r,
                 "limit_refusals",
-                "Refusals by rate or amount",
+                "Refusals for a rate or an amount, by the rule",
                 LimitLabels,
                 rule,
                 LimitRule
@@ -288,7 +145,7 @@ impl Labelled {
             doors: counters!(
                 r,
                 "reads_refused",
-                "Private reads refused or left out",
+                "Private reads refused or left out, by where; stored must stay 0",
                 DoorLabels,
                 door,
                 Door
@@ -296,7 +153,7 @@ impl Labelled {
             live_offered: counters!(
                 r,
                 "live_offered",
-                "Events offered to live",
+                "Events offered to live subscriptions, by where they came from",
                 SourceLabels,
                 source,
                 LiveSource
@@ -304,7 +161,7 @@ impl Labelled {
             live_sent: counters!(
                 r,
                 "live_sent",
-                "Live events sent",
+                "Events sent to live subscriptions, by where they came from",
                 SourceLabels,
                 source,
                 LiveSource
@@ -312,7 +169,7 @@ impl Labelled {
             sends: counters!(
                 r,
                 "sli_send",
-                "EVENTs by kept promise",
+                "EVENTs by kept promise; bad: the relay failed its client",
                 SliLabels,
                 result,
                 Sli
@@ -339,13 +196,18 @@ impl Metrics {
         let mut registry = Registry::with_prefix("nj");
         let build = Info::new(vec![("version", env!("CARGO_PKG_VERSION"))]);
         registry.register("build", "Version of this relay", build);
+        registry.register(
+            "start_timestamp_seconds",
+            "Unix time when the process started",
+            ConstGauge::new(unix_seconds()),
+        );
         let r = &mut registry;
         let mut metrics = Self {
             connections: gauge(r, "ws_connections", "Open WebSocket connections"),
             connections_limit: gauge(
                 r,
                 "ws_connections_limit",
-                "Most connections that may be open",
+                "WebSocket connections that may be open (limits.max_connections)",
             ),
             out_queue_bytes: gauge(r, "ws_out_queue_bytes", "Bytes waiting in all out-queues"),
             subscriptions: gauge(r, "subscriptions", "Open subscriptions"),
@@ -356,7 +218,12 @@ impl Metrics {
                 "Bytes of events not yet answered",
             ),
             connection_age: connection_age(r),
-            ok_seconds: seconds(r, "ok_seconds", "From an EVENT's arrival to its OK"),
+            verify_workers: gauge(
+                r,
+                "verify_workers",
+                "Threads that check events; their busy share is the rate of the verify stage's sum divided by this",
+            ),
+            ok_seconds: answers(r),
             eose_seconds: seconds(r, "req_eose_seconds", "From a REQ's arrival to its EOSE"),
             stored_sent: counter(r, "stored_events_sent", "Events sent from the index"),
             bytes_in: counter(r, "ws_in_bytes", "Bytes of messages from clients"),
@@ -408,7 +275,7 @@ impl Metrics {
         self.labelled
             .closes
             .0
-            .get_or_create(&CloseLabels { reason })
+            .get_or_create(&CloseLabels::from(reason))
             .inc();
     }
 
@@ -417,7 +284,7 @@ impl Metrics {
         self.labelled
             .closes
             .0
-            .get_or_create(&CloseLabels { reason })
+            .get_or_create(&CloseLabels::from(reason))
             .get()
     }
 
@@ -430,8 +297,12 @@ impl Metrics {
             .inc();
     }
 
-    /// Counts the answer to an EVENT. Only the relay's own failures count against the service level.
-    pub fn on_event(&self, result: EventResult) {
+    /// Counts the answer to an EVENT and the seconds since it came. Only the relay's own failures count against the service
+    /// level.
+    pub fn on_event(&self, result: EventResult, seconds: f64) {
+        self.ok_seconds
+            .get_or_create(&EventLabels { result })
+            .observe(seconds);
         self.labelled
             .events
             .0
@@ -498,6 +369,11 @@ impl Metrics {
     }
 }
 
+fn unix_seconds() -> f64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    since.unwrap_or_default().as_secs_f64()
+}
+
 fn gauge(registry: &mut Registry, name: &str, help: &str) -> Gauge {
     let gauge = Gauge::default();
     registry.register(name, help, gauge.clone());
@@ -520,10 +396,24 @@ fn connection_age(registry: &mut Registry) -> Histogram {
     let histogram = Histogram::new([1.0, 10.0, 60.0, 600.0, 3_600.0, 21_600.0, 86_400.0]);
     registry.register(
         "ws_age_seconds",
-        "Age of connections when they closed",
+        "Age of WebSocket connections when they ended",
         histogram.clone(),
     );
     histogram
+}
+
+fn answers(registry: &mut Registry) -> Family<EventLabels, Histogram, fn() -> Histogram> {
+    let family: Family<EventLabels, Histogram, fn() -> Histogram> =
+        Family::new_with_constructor(answer_seconds);
+    for result in EventResult::ALL {
+        drop(family.get_or_create(&EventLabels { result: *result }));
+    }
+    registry.register(
+        "ok_seconds",
+        "From an EVENT's arrival to its OK, by the prefix of the OK; ok is durable and visible",
+        family.clone(),
+    );
+    family
 }
 
 fn stages(registry: &mut Registry) -> Family<StageLabels, Histogram, fn() -> Histogram> {
@@ -534,7 +424,7 @@ fn stages(registry: &mut Registry) -> Family<StageLabels, Histogram, fn() -> His
     }
     registry.register(
         "admission_stage_seconds",
-        "Seconds in each stage of admission",
+        "Time of an EVENT in each stage: waiting for a worker, checks, publish",
         family.clone(),
     );
     family
@@ -549,7 +439,8 @@ mod tests {
         let text = Metrics::new().encode().unwrap();
         for line in [
             "nj_ws_connections 0",
-            "nj_ws_closes_total{reason=\"slow_reader\"} 0",
+            "nj_ws_closes_total{code=\"1008\",reason=\"slow_reader\"} 0",
+            "nj_ok_seconds_count{result=\"ok\"} 0",
             "nj_reads_refused_total{door=\"stored\"} 0",
             "nj_events_in_total{result=\"rate_limited\"} 0",
             "nj_sli_send_total{result=\"bad\"} 0",

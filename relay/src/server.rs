@@ -30,6 +30,7 @@ use crate::log::{
     Readiness, Waiting,
 };
 use crate::metrics::Metrics;
+use crate::metrics::state::{KeyMetrics, ReadinessMetrics};
 use crate::session::{Parts, Publish, Services};
 use crate::socket::Timings;
 use crate::{admin, reload};
@@ -155,6 +156,8 @@ impl Server {
         let stop = CancellationToken::new();
         let admin_port = bind("admin", settings.admin).await?;
         let public_port = bind("listen", settings.listen).await?;
+        let state = Box::new(ReadinessMetrics(readiness.clone()));
+        metrics.register(|registry| registry.register_collector(state));
         tokio::spawn(admin::serve(
             admin_port,
             readiness.clone(),
@@ -178,6 +181,8 @@ impl Server {
             metrics: log_metrics(&metrics),
         })
         .await?;
+        let keys = Box::new(KeyMetrics(log.keys()));
+        metrics.register(|registry| registry.register_collector(keys));
         let admission = Arc::new(Admission::new(
             config.load_full(),
             VerifierOptions::default(),

@@ -322,4 +322,12 @@ mod tests {
         assert_eq!(spread(0, 20_000), 0.0);
         assert_eq!(spread(30, -1), 0.0);
     }
+
+    #[test]
+    fn the_code_that_is_counted_is_the_code_that_is_sent() {
+        for reason in Close::ALL {
+            let sent = close_frame(*reason).map(|frame| frame.code.to_string());
+            assert_eq!(sent.as_deref().unwrap_or("none"), reason.code_text());
+        }
+    }
 }

@@ -15,7 +15,7 @@ struct Generated {
     args: &'static [&'static str],
 }
 
-const GENERATED: [Generated; 4] = [
+const GENERATED: [Generated; 5] = [
     Generated {
         file: "crds/relayclusters.nightjar.dev.yaml",
         program: "nightjar-operator",
@@ -35,6 +35,11 @@ const GENERATED: [Generated; 4] = [
         file: "docs/reference/errors.md",
         program: "nightjar",
         args: &["explain", "--book"],
+    },
+    Generated {
+        file: "docs/reference/metrics-relay.md",
+        program: "nightjar-relay",
+        args: &["--metrics-docs"],
     },
 ];
 

@@ -38,6 +38,8 @@ use crate::plan::Role;
 const AT_REST: Duration = Duration::from_secs(20);
 /// A fleet that waits for something is looked at this often.
 const WAITING: Duration = Duration::from_secs(5);
+/// A region that was just begun to be watched is looked at again this soon.
+const FIRST_LOOK: Duration = Duration::from_secs(2);
 /// First pause after a failed pass; it doubles up to [`BACKOFF_MOST`].
 const BACKOFF_FIRST: Duration = Duration::from_secs(1);
 const BACKOFF_MOST: Duration = Duration::from_secs(60);
@@ -219,6 +221,13 @@ async fn look_after(
         Ok(pass) => (judge(scope, pass, &health, None), None),
         Err(error) => (judge_error(scope, error), Some(error)),
     };
+    if let Ok(pass) = &result
+        && is_first_look(scope, pass, &health)
+    {
+        // A new leader has not seen the regions yet: what the last one wrote is truer than nothing.
+        watch(context, scope, key, pass).await;
+        return Ok((Action::requeue(FIRST_LOOK), "waiting"));
+    }
     write_status(scope, context, &status).await?;
     match (&result, failed) {
         (Ok(pass), _) => {
@@ -245,6 +254,22 @@ async fn look_after(
             Ok((Action::requeue(pause), "failed"))
         }
     }
+}
+
+/// Whether a fleet that was judged before has a region that this leader has not looked at yet.
+fn is_first_look(scope: &Scope<'_>, pass: &Pass, health: &HealthOf) -> bool {
+    let judged = |name: &RegionName| {
+        scope
+            .cluster
+            .status
+            .iter()
+            .flat_map(|status| &status.regions)
+            .any(|known| known.name == name.as_str())
+    };
+    pass.plan
+        .regions
+        .iter()
+        .any(|region| judged(&region.name) && !health.contains_key(&region.name))
 }
 
 /// When to look again.

@@ -42,7 +42,10 @@ impl Observed {
                 .map_err(|source| ClusterError::api("list", &resource.plural, "", source))?;
             for object in list {
                 let name = object.metadata.name.clone().unwrap_or_default();
-                let value = serde_json::to_value(&object).expect("objects are plain JSON");
+                let mut value = serde_json::to_value(&object).expect("objects are plain JSON");
+                // Entries of a list do not say what they are.
+                value["apiVersion"] = resource.api_version.clone().into();
+                value["kind"] = resource.kind.clone().into();
                 objects.insert((kind, name), value);
             }
         }

@@ -138,9 +138,9 @@ pub(super) async fn pass(scope: &Scope<'_>, health: &HealthOf) -> Result<Pass, C
         record.record.streams_made = true;
         record.save(&maps, &scope.names).await?;
     }
-    waits.extend(stream_waits(&plan, health));
+    waits.splice(0..0, decision.wait.clone());
     waits.extend(pods::waits(&views, &observed));
-    waits.extend(decision.wait.clone());
+    waits.extend(stream_waits(&plan, health));
     let orders = orders(
         &plan,
         &users,
@@ -415,6 +415,14 @@ fn streams_allowed(
     match health::unlinked(plan, of) {
         None => true,
         Some(reason) => {
+            // Where every stream exists, a link that is down is told by the pods and mirrors it holds back.
+            let complete = plan.regions.iter().all(|region| {
+                let seen = health.get(&region.name);
+                seen.is_some_and(|seen| seen.streams.len() >= region.streams.len())
+            });
+            if complete {
+                return false;
+            }
             waits.push(Wait {
                 what: "LinksDown",
                 where_: "fleet".to_owned(),

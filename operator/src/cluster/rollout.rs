@@ -115,10 +115,6 @@ impl RegionView {
     fn done(&self) -> bool {
         self.pods.iter().all(PodView::done) && self.nats == NatsHealth::Well
     }
-
-    fn begun(&self) -> bool {
-        self.pods.iter().any(|pod| !pod.outdated())
-    }
 }
 
 /// Decides.
@@ -164,7 +160,12 @@ pub fn decide(situation: &Situation<'_>) -> Decision {
         updated: 0,
         total: 0,
         started_at: Time(situation.now),
-        canary_done_at: None,
+        // A change that passes the canary by has nothing to soak there.
+        canary_done_at: regions
+            .first()
+            .filter(|canary| !canary.outdated())
+            .and_then(|_| situation.now.checked_sub(situation.terms.soak).ok())
+            .map(Time),
         moved_at: None,
         settled_at: None,
         message: String::new(),
@@ -208,7 +209,7 @@ impl<'a> Mover<'a> {
                 return self.inside(region);
             };
             // A region without outdated pods is not held back by anything but itself.
-            if !region.outdated() || region.begun() {
+            if !region.outdated() {
                 self.released.push(region.name.clone());
                 return self.inside(region);
             }

@@ -70,9 +70,15 @@ pub struct ConnectionAdmission {
     address: AddressPermit,
 }
 
+fn set_limit(metrics: &Metrics, config: &RelayConfig) {
+    let limit = i64::try_from(config.limits.max_connections).unwrap_or(i64::MAX);
+    metrics.connections_limit.set(limit);
+}
+
 impl Admission {
     /// Starts the signature workers.
     pub fn new(config: Arc<RelayConfig>, workers: VerifierOptions, metrics: Arc<Metrics>) -> Self {
+        set_limit(&metrics, &config);
         Self {
             addresses: AddressBook::default(),
             in_flight: InFlight::for_relay(metrics.clone()),
@@ -85,6 +91,7 @@ impl Admission {
 
     /// Takes a configuration that was read again. Rates of open connections stay as they were when these began.
     pub fn reconfigure(&self, config: Arc<RelayConfig>) {
+        set_limit(&self.metrics, &config);
         self.share.reconfigure(&config);
         self.settings.store(Arc::new(Settings::new(config)));
     }

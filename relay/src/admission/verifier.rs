@@ -77,6 +77,8 @@ struct State {
 
 impl Verifier {
     pub(super) fn start(options: VerifierOptions, metrics: Arc<Metrics>) -> Self {
+        let threads = i64::try_from(options.threads.max(1)).unwrap_or(i64::MAX);
+        metrics.verify_workers.set(threads);
         let queue = Arc::new(Queue {
             state: Mutex::default(),
             filled: Condvar::new(),

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use async_nats::{ClientError, ConnectOptions, Event, ServerAddr};
 use nightjar_config::NatsClient;
+use prometheus_client::metrics::counter::Counter;
 use rand::Rng;
 use thiserror::Error;
 use tokio::sync::watch;
@@ -72,11 +73,12 @@ pub(crate) async fn connect(
     nats: &NatsClient,
     name: &str,
     readiness: Readiness,
+    made: Counter,
 ) -> Result<Connection, ConnectionError> {
     let seed = read_seed(nats)?;
     let servers = parse_servers(&nats.servers)?;
     let (count, connects) = watch::channel(0u64);
-    let state = Arc::new(ConnectionState::new(readiness, count));
+    let state = Arc::new(ConnectionState::new(readiness, count, made));
     let told = Arc::clone(&state);
     let mut options = ConnectOptions::with_nkey(seed)
         .name(name)
@@ -162,6 +164,8 @@ struct ConnectionState {
     readiness: Readiness,
     /// Grows with every connect.
     count: watch::Sender<u64>,
+    /// The same for `/metrics`.
+    made: Counter,
     trouble: Mutex<Trouble>,
 }
 
@@ -192,10 +196,11 @@ impl Trouble {
 }
 
 impl ConnectionState {
-    fn new(readiness: Readiness, count: watch::Sender<u64>) -> Self {
+    fn new(readiness: Readiness, count: watch::Sender<u64>, made: Counter) -> Self {
         let state = Self {
             readiness,
             count,
+            made,
             trouble: Mutex::default(),
         };
         state.tell(&Trouble::default());
@@ -232,6 +237,7 @@ impl ConnectionState {
                     ..Trouble::default()
                 };
                 self.readiness.clear("nats");
+                self.made.inc();
                 self.count.send_modify(|connects| *connects += 1);
             }
             Event::Disconnected | Event::Closed => {
@@ -288,7 +294,7 @@ mod tests {
     #[test]
     fn readiness_names_what_each_server_said_and_logs_no_attempt_twice() {
         let (count, connects) = watch::channel(0);
-        let state = ConnectionState::new(Readiness::default(), count);
+        let state = ConnectionState::new(Readiness::default(), count, Counter::default());
         let problem = || match state.readiness.report().waiting_for.first() {
             Some(Waiting::NatsDisconnected { problem }) => Some(problem.clone()),
             _ => None,

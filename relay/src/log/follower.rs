@@ -83,6 +83,10 @@ impl Follower {
                 running.stop.cancel();
                 drop(running.task.await);
             }
+            if !wanted.iter().any(|other| other.region == stream.region) {
+                let region = stream.region.to_string();
+                self.shared.metrics.forget_region(&region);
+            }
         }
         let new: Vec<StreamName> = wanted
             .into_iter()

@@ -189,8 +189,7 @@ impl Publisher {
         let at = self.append(&sealed, &route, deadline.into()).await?;
         parts
             .metrics
-            .ack_seconds
-            .observe(began.elapsed().as_secs_f64());
+            .on_puback(&at.0.to_string(), began.elapsed().as_secs_f64());
         self.commit(event, at, context).await
     }
 

@@ -78,6 +78,39 @@ pub enum Waiting {
     },
 }
 
+impl Waiting {
+    /// Every name that [`Waiting::name`] answers.
+    pub const NAMES: [&'static str; 10] = [
+        "starting",
+        "draining",
+        "nats-disconnected",
+        "keyring-unavailable",
+        "unknown-epoch",
+        "rebuilding",
+        "catching-up",
+        "stream-unseen",
+        "stream-regressed",
+        "index-failed",
+    ];
+
+    /// The name in `state`.
+    pub fn name(&self) -> &'static str {
+        let at = match self {
+            Self::Starting => 0,
+            Self::Draining => 1,
+            Self::NatsDisconnected { .. } => 2,
+            Self::KeyringUnavailable { .. } => 3,
+            Self::UnknownEpoch { .. } => 4,
+            Self::Rebuilding { .. } => 5,
+            Self::CatchingUp { .. } => 6,
+            Self::StreamUnseen { .. } => 7,
+            Self::StreamRegressed { .. } => 8,
+            Self::IndexFailed { .. } => 9,
+        };
+        Self::NAMES[at]
+    }
+}
+
 /// The body of `/readyz`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct ReadinessReport {
@@ -204,5 +237,52 @@ mod tests {
         let json = serde_json::to_value(readiness.report()).expect("a report");
         assert_eq!(json["waiting_for"][0]["state"], "rebuilding");
         assert_eq!(json["rebuilding"], true);
+    }
+
+    #[test]
+    fn names_are_those_of_the_report() {
+        let (stream, problem) = (String::new(), String::new());
+        let (applied, head) = (0, 0);
+        let all = [
+            Waiting::Starting,
+            Waiting::Draining,
+            Waiting::NatsDisconnected {
+                problem: problem.clone(),
+            },
+            Waiting::KeyringUnavailable {
+                file: String::new(),
+                problem: problem.clone(),
+            },
+            Waiting::UnknownEpoch {
+                stream: stream.clone(),
+                epoch: 1,
+            },
+            Waiting::Rebuilding {
+                stream: stream.clone(),
+                applied,
+                head,
+            },
+            Waiting::CatchingUp {
+                stream: stream.clone(),
+                applied,
+                head,
+            },
+            Waiting::StreamUnseen {
+                stream: stream.clone(),
+                problem: problem.clone(),
+                fresh: false,
+            },
+            Waiting::StreamRegressed {
+                stream,
+                applied,
+                head,
+            },
+            Waiting::IndexFailed { problem },
+        ];
+        assert_eq!(all.each_ref().map(Waiting::name), Waiting::NAMES);
+        for waiting in all {
+            let json = serde_json::to_value(&waiting).expect("JSON");
+            assert_eq!(json["state"], waiting.name());
+        }
     }
 }

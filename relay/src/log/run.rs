@@ -89,8 +89,13 @@ impl Log {
             "index folder {}",
             config.index.dir.display()
         )))?;
-        let connection =
-            connection::connect(&config.nats, &config.name, options.readiness.clone()).await?;
+        let connection = connection::connect(
+            &config.nats,
+            &config.name,
+            options.readiness.clone(),
+            options.metrics.nats_connects.clone(),
+        )
+        .await?;
         let (writer, writer_thread) = Writer::start(
             options.index.clone(),
             options.live.clone(),

@@ -106,9 +106,9 @@ impl Tail {
     /// Follows the stream until stopped.
     pub(crate) async fn run(mut self, stop: CancellationToken) {
         let mut failures = 0u32;
-        self.shared
-            .metrics
-            .set_position(&self.stream.to_string(), self.position);
+        let (name, region) = (self.stream.to_string(), self.stream.region.to_string());
+        self.shared.metrics.begin_stream(&name, &region, self.own);
+        self.shared.metrics.set_position(&name, self.position);
         while !stop.is_cancelled() {
             let (before, began) = (self.position, Instant::now());
             let Some(pause) = stop.run_until_cancelled(self.follow()).await else {
@@ -119,7 +119,6 @@ impl Tail {
             stop.run_until_cancelled(self.on_pause(pause, failures))
                 .await;
         }
-        let name = self.stream.to_string();
         self.shared.metrics.forget_stream(&name);
         self.shared.readiness.clear(&self.regressed_key());
         self.shared.readiness.clear(&self.epoch_key());
@@ -137,6 +136,7 @@ impl Tail {
     async fn follow_fallible(&mut self) -> Result<std::convert::Infallible, Pause> {
         let name = self.stream.to_string();
         let head = self.head().await?;
+        self.shared.metrics.set_head(&name, head);
         let from = self.on_head(head);
         let mut consumer = PullConsumer::create(&self.connection, &name, from).await?;
         if consumer.pending_at_start == 0 {
@@ -148,10 +148,13 @@ impl Tail {
         loop {
             match consumer.next(BATCH).await? {
                 Pulled::Entries(deliveries) => self.on_deliveries(deliveries).await?,
-                Pulled::Idle { scanned } if scanned > self.position => {
-                    self.apply(Vec::new(), scanned).await?;
+                Pulled::Idle { scanned } => {
+                    self.shared.metrics.raise_head(&name, scanned);
+                    if scanned > self.position {
+                        self.apply(Vec::new(), scanned).await?;
+                    }
+                    self.shared.metrics.set_pending(&name, 0);
                 }
-                Pulled::Idle { .. } => {}
             }
         }
     }
@@ -205,6 +208,11 @@ impl Tail {
 
     async fn on_deliveries(&mut self, deliveries: Vec<Delivery>) -> Result<(), Pause> {
         let pending = deliveries.last().map_or(0, |delivery| delivery.pending);
+        if let Some(last) = deliveries.last() {
+            let head = last.sequence.saturating_add(pending);
+            let name = self.stream.to_string();
+            self.shared.metrics.raise_head(&name, head);
+        }
         let keyring = self.shared.keys.current().ok_or(Pause::NoKeyring)?;
         let batch = self.open(keyring, deliveries).await;
         for (delivery, error) in &batch.skipped {
@@ -285,14 +293,13 @@ impl Tail {
             }
         };
         drop(spans);
-        let now_ms = super::now_ms();
+        let (now_ms, from) = (super::now_ms(), self.stream.region.to_string());
         for ((_, _, opened), applied) in opened.iter().zip(applied) {
             if applied == Applied::New {
                 let age_ms = now_ms.saturating_sub(opened.admitted_ms);
                 self.shared
                     .metrics
-                    .arrival_seconds
-                    .observe(age_ms as f64 / 1_000.0);
+                    .on_delivery(&from, age_ms as f64 / 1_000.0);
             }
         }
         self.on_position(self.position.max(reached));

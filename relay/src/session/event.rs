@@ -142,9 +142,7 @@ fn answer(
         // Nothing to name in an OK: the event has no usable id.
         None => outbox.push_text(message::notice(&text)),
     }
-    services.metrics.on_event(counted);
     services
         .metrics
-        .ok_seconds
-        .observe(started.elapsed().as_secs_f64());
+        .on_event(counted, started.elapsed().as_secs_f64());
 }

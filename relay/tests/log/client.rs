@@ -87,9 +87,8 @@ impl Client {
     pub(crate) async fn closed(&mut self) -> Option<u16> {
         let closed = async {
             loop {
-                match self.socket.next().await?.ok()? {
-                    Message::Close(frame) => return Some(frame?.code.into()),
-                    _ => {}
+                if let Message::Close(frame) = self.socket.next().await?.ok()? {
+                    return Some(frame?.code.into());
                 }
             }
         };

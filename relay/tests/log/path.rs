@@ -158,7 +158,7 @@ async fn a_shard_that_does_not_answer_is_joined_by_the_next() {
     }
     assert!(
         relay
-            .metric("nj_log_publish_attempts_total{result=\"spilled\"}")
+            .metric("nj_publish_attempts_total{result=\"spilled\"}")
             .await
             > 0.0
     );

@@ -11,6 +11,7 @@ use crate::keys;
 use crate::nats::Nats;
 use crate::relay::Relay;
 use crate::tls::Authority;
+use crate::wait::until;
 
 #[tokio::test]
 async fn a_relay_speaks_tls_with_nats_and_a_new_authority_needs_no_restart() {
@@ -90,8 +91,8 @@ async fn a_relay_waits_for_names_that_do_not_resolve() {
         .wait_not_ready("a name in nats.servers does not resolve")
         .await;
     let long = std::env::var_os("NIGHTJAR_LONG").is_some();
-    let until = Instant::now() + Duration::from_secs(if long { 180 } else { 5 });
-    while Instant::now() < until {
+    let end = Instant::now() + Duration::from_secs(if long { 180 } else { 5 });
+    while Instant::now() < end {
         assert!(relay.is_running());
         let (status, body) = relay.get("/readyz").await.expect("an answer");
         assert!(
@@ -173,4 +174,59 @@ async fn a_second_signal_cuts_a_long_drain() {
     relay.signal(Signal::TERM);
     assert_eq!(relay.wait_end(), Some(0));
     assert!(began.elapsed() < Duration::from_secs(6), "{began:?}");
+}
+
+/// The sum of the values of all series whose line begins so.
+fn sum(text: &str, begins: &str) -> f64 {
+    let series: Vec<f64> = text
+        .lines()
+        .filter(|line| line.starts_with(begins))
+        .filter_map(|line| line.rsplit(' ').next()?.parse().ok())
+        .collect();
+    assert!(!series.is_empty(), "no {begins} in\n{text}");
+    series.iter().sum()
+}
+
+#[tokio::test]
+async fn metrics_follow_an_event_from_its_publisher_to_the_index() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let Some(nats) = Nats::start(dir.path()).await else {
+        return;
+    };
+    let before = note("from before");
+    let keyring = keys::keyring();
+    let mut relay = Relay::start(dir.path(), "a-relay-0", &nats, &keyring).await;
+    assert!(relay.client().await.publish(&before).await.0);
+    let (_, text) = relay.get("/metrics").await.expect("metrics");
+    for (begins, expected) in [
+        ("nj_ready ", 1.0),
+        ("nj_draining ", 0.0),
+        ("nj_waiting_for{", 0.0),
+        ("nj_nats_connects_total ", 1.0),
+        ("nj_ok_seconds_count{result=\"ok\"}", 1.0),
+        ("nj_puback_seconds_count{", 1.0),
+        ("nj_keyring_epochs{state=\"active\"}", 1.0),
+        ("nj_ws_connections_limit ", 20_000.0),
+    ] {
+        assert_eq!(sum(&text, begins), expected, "{begins}\n{text}");
+    }
+    assert_eq!(text.matches("nj_puback_seconds_count{").count(), 6);
+    let secret = [
+        id(&before),
+        before["pubkey"].as_str().expect("a key").to_owned(),
+    ];
+    assert!(secret.iter().all(|secret| !text.contains(secret)));
+
+    // Another relay of the region hears of it from the log.
+    let other = Relay::start(dir.path(), "a-relay-1", &nats, &keyring).await;
+    until("position and head", async || {
+        let (_, text) = other.get("/metrics").await?;
+        let caught_up = sum(&text, "nj_log_position{") == 1.0
+            && sum(&text, "nj_log_head{") == 1.0
+            && sum(&text, "nj_delivery_seconds_count{from=\"a\"}") == 1.0
+            && !text.contains("nj_log_caught_up_timestamp_seconds{stream=\"EV_a_1_0\"} 0.0");
+        if caught_up { Ok(()) } else { Err(text) }
+    })
+    .await;
+    assert_eq!(relay.stop(), Some(0));
 }
