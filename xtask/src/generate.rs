@@ -13,6 +13,8 @@ struct Generated {
     file: &'static str,
     program: &'static str,
     args: &'static [&'static str],
+    /// What is made of the stdout before it goes into the file.
+    form: fn(&str) -> Result<String>,
 }
 
 const GENERATED: [Generated; 5] = [
@@ -20,21 +22,31 @@ const GENERATED: [Generated; 5] = [
         file: "crds/relayclusters.nightjar.dev.yaml",
         program: "nightjar-operator",
         args: &["crd"],
+        form: as_it_is,
+    },
+    Generated {
+        file: "charts/nightjar/templates/crds/relayclusters.nightjar.dev.yaml",
+        program: "nightjar-operator",
+        args: &["crd"],
+        form: chart_template,
     },
     Generated {
         file: "docs/reference/relaycluster.md",
         program: "nightjar-operator",
         args: &["crd", "--docs"],
+        form: as_it_is,
     },
     Generated {
         file: "docs/reference/cli.md",
         program: "nightjar",
         args: &["man", "--markdown"],
+        form: as_it_is,
     },
     Generated {
         file: "docs/reference/errors.md",
         program: "nightjar",
         args: &["explain", "--book"],
+        form: as_it_is,
     },
     Generated {
         file: "docs/reference/metrics-relay.md",
@@ -58,8 +70,12 @@ pub(crate) fn generate(args: &[String]) -> Result<ExitCode> {
                 .args(generated.args)
                 .current_dir(root()),
         )?;
+        let text = String::from_utf8(text)
+            .with_context(|| format!("what belongs into {} is not UTF-8", generated.file))?;
+        let text =
+            (generated.form)(&text).with_context(|| format!("cannot make {}", generated.file))?;
         let path = root().join(generated.file);
-        if fs::read(&path).ok().as_ref() == Some(&text) {
+        if fs::read_to_string(&path).ok().as_ref() == Some(&text) {
             continue;
         }
         if check {
@@ -78,9 +94,53 @@ pub(crate) fn generate(args: &[String]) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn write(path: &Path, text: &[u8]) -> Result<()> {
+fn as_it_is(text: &str) -> Result<String> {
+    Ok(text.to_owned())
+}
+
+/// The definition as a template of the chart: behind `crds.enabled`, with the chart's labels, and kept on uninstall by
+/// `crds.keep`.
+fn chart_template(definition: &str) -> Result<String> {
+    const OBJECT: &str = "apiVersion: ";
+    const METADATA: &str = "\nmetadata:\n";
+    const MORE: &str = "  labels: {{- include \"nightjar.labels\" . | nindent 4 }}
+  {{- if .Values.crds.keep }}
+  annotations:
+    helm.sh/resource-policy: keep
+  {{- end }}
+";
+    let (comment, object) = definition
+        .find(OBJECT)
+        .map(|at| definition.split_at(at))
+        .context("it holds no object")?;
+    // Braces of its own would be taken for the template's.
+    let object = object.replace("{{", "{{ \"{{\" }}");
+    let (head, tail) = object.split_once(METADATA).context("it has no metadata")?;
+    Ok(format!(
+        "{comment}{{{{- if .Values.crds.enabled }}}}\n{head}{METADATA}{MORE}{tail}{{{{- end }}}}\n"
+    ))
+}
+
+fn write(path: &Path, text: &str) -> Result<()> {
     if let Some(dir) = path.parent() {
         fs::create_dir_all(dir)?;
     }
     fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_definition_becomes_a_template_behind_its_switches() {
+        let template =
+            chart_template("# made\napiVersion: v1\nmetadata:\n  name: a\nspec: '{{x}}'\n")
+                .expect("a template");
+        assert!(template.starts_with(
+            "# made\n{{- if .Values.crds.enabled }}\napiVersion: v1\nmetadata:\n  labels:"
+        ));
+        assert!(template.contains("{{- if .Values.crds.keep }}"));
+        assert!(template.ends_with("  name: a\nspec: '{{ \"{{\" }}x}}'\n{{- end }}\n"));
+    }
 }

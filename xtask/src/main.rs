@@ -10,6 +10,7 @@ mod nats;
 mod run;
 mod test;
 mod tidy;
+mod tools;
 mod up;
 
 use std::process::ExitCode;

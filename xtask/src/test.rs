@@ -11,6 +11,7 @@ use crate::clients;
 use crate::kubernetes;
 use crate::nats::nats_server;
 use crate::run::{BUILD_PROGRAMS, cargo, output, root, run, say, stream, target_dir};
+use crate::tools;
 
 /// The sum over the `test result:` lines of a run.
 #[derive(Default, Debug, PartialEq, Eq)]
@@ -73,10 +74,11 @@ pub(crate) fn test(args: &[String]) -> Result<ExitCode> {
     if long {
         environment.push(("NIGHTJAR_LONG".to_owned(), "1".into()));
     }
-    for (name, installed) in [
+    let clients = [
         ("NIGHTJAR_INTEROP_NODE", clients::node()),
         ("NIGHTJAR_INTEROP_PYTHON", clients::python()),
-    ] {
+    ];
+    for (name, installed) in clients.into_iter().chain(tools::of_the_chart()) {
         environment.push(match installed {
             Ok(dir) => (name.to_owned(), dir.into()),
             Err(error) => (format!("{name}_MISSING"), format!("{error:#}").into()),

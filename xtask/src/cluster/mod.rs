@@ -21,6 +21,7 @@ use std::time::Instant;
 use anyhow::{Context, Result, anyhow, bail};
 
 use crate::run::{output, run, say};
+pub(crate) use parts::{helm, promtool};
 use plan::{Node, Topology};
 
 const USAGE: &str = "\

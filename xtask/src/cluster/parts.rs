@@ -77,22 +77,41 @@ pub(super) fn ready() -> Result<Parts> {
         go_build("kubernetes", "tool", dir, &version, true)
     })?;
     let storage = built("storage", |dir| go_build("storage", ".", dir, "", true))?;
-    let helm = built("helm4", |dir| {
-        let version = " -X helm.sh/helm/v4/internal/version.version=v4.3.1";
-        go_build("helm4", "tool", dir, version, true)
-    })?;
-    let helm3 = built("helm3", |dir| {
-        let version = " -X helm.sh/helm/v3/internal/version.version=v3.22.0";
-        go_build("helm3", "tool", dir, version, true)
-    })?;
     Ok(Parts {
         kubernetes,
         storage: storage.join("storage"),
-        helm: helm.join("helm"),
-        helm3: helm3.join("helm"),
+        helm: helm(4)?,
+        helm3: helm(3)?,
         images: node_images()?,
         cni: cni_dir().context("the network plugins are missing")?,
     })
+}
+
+/// The helm of a major version, 3 or 4, built once.
+pub(crate) fn helm(major: u8) -> Result<PathBuf> {
+    if on_path("go").is_none() {
+        bail!("`go` is not on PATH: helm is built with Go 1.26 or newer");
+    }
+    let (name, version) = match major {
+        4 => ("helm4", "v4.3.1"),
+        3 => ("helm3", "v3.22.0"),
+        other => bail!("helm {other} is not among the parts"),
+    };
+    let flag = format!(" -X helm.sh/helm/v{major}/internal/version.version={version}");
+    let dir = built(name, |dir| go_build(name, "tool", dir, &flag, true))?;
+    Ok(dir.join("helm"))
+}
+
+/// promtool, of Debian's package `prometheus`.
+pub(crate) fn promtool() -> Result<PathBuf> {
+    if on_path("promtool").is_none() {
+        let missing = || match on_path("promtool") {
+            None => vec!["prometheus"],
+            Some(_) => Vec::new(),
+        };
+        install_packages(&missing)?;
+    }
+    on_path("promtool").context("`promtool` is not on PATH (Debian: prometheus)")
 }
 
 fn module(name: &str) -> PathBuf {
@@ -247,8 +266,8 @@ fn cni_dir() -> Option<PathBuf> {
 
 /// Installs the Debian packages whose programs are missing.
 fn install_debian() -> Result<()> {
-    let missing = || -> Vec<&str> {
-        let mut packages: Vec<&str> = DEBIAN
+    let missing = || -> Vec<&'static str> {
+        let mut packages: Vec<&'static str> = DEBIAN
             .into_iter()
             .filter(|(program, _)| match *program {
                 "bridge-plugin" => cni_dir().is_none(),
@@ -259,6 +278,11 @@ fn install_debian() -> Result<()> {
         packages.dedup();
         packages
     };
+    install_packages(&missing)
+}
+
+/// Installs the Debian packages that `missing` names, until it names none.
+fn install_packages(missing: &dyn Fn() -> Vec<&'static str>) -> Result<()> {
     let packages = missing();
     if packages.is_empty() {
         return Ok(());
