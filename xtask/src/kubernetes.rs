@@ -41,9 +41,12 @@ impl Ready {
             && PathBuf::from(&kubeconfig) != cluster::kubeconfig()
         {
             for program in ["kubectl", "helm"] {
-                on_path(program).with_context(|| format!("KUBECONFIG is set and {program} is not on PATH"))?;
+                on_path(program)
+                    .with_context(|| format!("KUBECONFIG is set and {program} is not on PATH"))?;
             }
-            say("tests use the cluster of KUBECONFIG; its nodes must have the images nightjar/{relay,operator,nats-server}:{dev,dev-2} of NIGHTJAR_TEST_REGISTRY");
+            say(
+                "tests use the cluster of KUBECONFIG; its nodes must have the images nightjar/{relay,operator,nats-server}:{dev,dev-2} of NIGHTJAR_TEST_REGISTRY",
+            );
             self.environment = vec![("NIGHTJAR_TEST_KUBECONFIG".to_owned(), kubeconfig)];
             return Ok(());
         }
@@ -58,9 +61,18 @@ impl Ready {
         cluster::load_test_images(&TAGS)?;
         let programs = cluster::bin_dir();
         self.environment = vec![
-            ("NIGHTJAR_TEST_KUBECONFIG".to_owned(), cluster::kubeconfig().into()),
-            ("NIGHTJAR_TEST_CLUSTER_DIR".to_owned(), cluster::run_dir().into()),
-            ("NIGHTJAR_KUBECTL".to_owned(), programs.join("kubectl").into()),
+            (
+                "NIGHTJAR_TEST_KUBECONFIG".to_owned(),
+                cluster::kubeconfig().into(),
+            ),
+            (
+                "NIGHTJAR_TEST_CLUSTER_DIR".to_owned(),
+                cluster::run_dir().into(),
+            ),
+            (
+                "NIGHTJAR_KUBECTL".to_owned(),
+                programs.join("kubectl").into(),
+            ),
             ("NIGHTJAR_HELM".to_owned(), programs.join("helm").into()),
             (
                 "NIGHTJAR_XTASK".to_owned(),

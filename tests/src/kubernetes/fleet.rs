@@ -365,9 +365,20 @@ impl Fleet {
     fn describe(&self) -> String {
         let mut said = String::new();
         for args in [
-            &["get", "relaycluster", "-o", "jsonpath={range .items[*]}{.status}{\"\\n\"}{end}"] as &[&str],
+            &[
+                "get",
+                "relaycluster",
+                "-o",
+                "jsonpath={range .items[*]}{.status}{\"\\n\"}{end}",
+            ] as &[&str],
             &["get", "pods", "-o", "wide"],
-            &["get", "events.events.k8s.io", "-o", "custom-columns=AT:.metadata.creationTimestamp,REASON:.reason,ABOUT:.regarding.name,NOTE:.note", "--sort-by=.metadata.creationTimestamp"],
+            &[
+                "get",
+                "events.events.k8s.io",
+                "-o",
+                "custom-columns=AT:.metadata.creationTimestamp,REASON:.reason,ABOUT:.regarding.name,NOTE:.note",
+                "--sort-by=.metadata.creationTimestamp",
+            ],
         ] {
             let output = self.try_kubectl(args).unwrap_or_else(|error| error);
             let lines: Vec<&str> = output.lines().collect();
@@ -440,7 +451,11 @@ pub fn is_calm(object: &Value) -> Result<(), String> {
     if status["observedGeneration"] != object["metadata"]["generation"] {
         return Err("the operator has not seen the last change".to_owned());
     }
-    for (of, wanted) in [("Ready", "True"), ("Progressing", "False"), ("Degraded", "False")] {
+    for (of, wanted) in [
+        ("Ready", "True"),
+        ("Progressing", "False"),
+        ("Degraded", "False"),
+    ] {
         let found = condition(object, of);
         if found.status != wanted {
             return Err(format!(

@@ -68,7 +68,9 @@ impl Load {
         for (_, heard) in &subscribers {
             until("a live subscriber", CONVERGE_LIMIT, async || {
                 let connected = heard.lock().expect("no panic").connections > 0;
-                connected.then_some(()).ok_or_else(|| "no connection".to_owned())
+                connected
+                    .then_some(())
+                    .ok_or_else(|| "no connection".to_owned())
             })
             .await;
         }
@@ -95,7 +97,9 @@ impl Load {
         self.stop.store(true, Ordering::Relaxed);
         let mut sum = Published::default();
         for publisher in self.publishers {
-            let published = publisher.await.expect("a publisher gets everything acknowledged");
+            let published = publisher
+                .await
+                .expect("a publisher gets everything acknowledged");
             sum.acknowledged.extend(published.acknowledged);
             sum.again += published.again;
             sum.reconnects += published.reconnects;
@@ -108,19 +112,27 @@ impl Load {
             .await;
         let mut connections = 0;
         for (relay, (task, heard)) in self.relays.iter().zip(self.subscribers) {
-            until(&format!("live subscriber at {relay}"), CONVERGE_LIMIT, async || {
-                let heard = heard.lock().expect("no panic");
-                let missed = sum.acknowledged.difference(&heard.ids).count();
-                if missed == 0 {
-                    Ok(())
-                } else {
-                    Err(format!("missed {missed} of {}", sum.acknowledged.len()))
-                }
-            })
+            until(
+                &format!("live subscriber at {relay}"),
+                CONVERGE_LIMIT,
+                async || {
+                    let heard = heard.lock().expect("no panic");
+                    let missed = sum.acknowledged.difference(&heard.ids).count();
+                    if missed == 0 {
+                        Ok(())
+                    } else {
+                        Err(format!("missed {missed} of {}", sum.acknowledged.len()))
+                    }
+                },
+            )
             .await;
             task.abort();
             let heard = heard.lock().expect("no panic");
-            assert!(heard.twice.is_empty(), "{relay}: twice on one connection: {:?}", heard.twice);
+            assert!(
+                heard.twice.is_empty(),
+                "{relay}: twice on one connection: {:?}",
+                heard.twice
+            );
             connections += heard.connections;
         }
         measured(&format!(
@@ -160,7 +172,9 @@ async fn follow(run: Arc<Run>, relay: String, heard: Arc<Mutex<Heard>>) {
     loop {
         if let Ok(socket) = run.try_follow(&relay, since).await {
             heard.lock().expect("no panic").connections += 1;
-            since = listen(&socket, &heard).await.saturating_sub(OVERLAP_SECONDS);
+            since = listen(&socket, &heard)
+                .await
+                .saturating_sub(OVERLAP_SECONDS);
         }
         tokio::time::sleep(Duration::from_millis(200)).await;
     }

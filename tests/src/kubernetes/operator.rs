@@ -44,7 +44,9 @@ pub fn install(cluster: &Cluster) -> Result<(), String> {
     ])?;
     for deployment in list(&found["items"]) {
         let metadata = &deployment["metadata"];
-        if metadata["labels"][TEST_LABEL] != "operator" && text(&metadata["name"]).contains("nightjar") {
+        if metadata["labels"][TEST_LABEL] != "operator"
+            && text(&metadata["name"]).contains("nightjar")
+        {
             return Err(format!(
                 "deployment {} in namespace {} is an operator that the tests did not install; uninstall it first",
                 text(&metadata["name"]),
@@ -120,7 +122,10 @@ pub fn resident_kib(cluster: &Cluster) -> Vec<(String, u64)> {
     pods(cluster)
         .iter()
         .map(|pod| {
-            let (name, uid) = (text(&pod["metadata"]["name"]), text(&pod["metadata"]["uid"]));
+            let (name, uid) = (
+                text(&pod["metadata"]["name"]),
+                text(&pod["metadata"]["uid"]),
+            );
             (name, resident_of_pod(&uid))
         })
         .collect()
@@ -147,9 +152,11 @@ fn resident_of_pod(uid: &str) -> u64 {
 pub fn writes_since(position: u64) -> Vec<String> {
     use std::io::{Read, Seek, SeekFrom};
     let mut file = std::fs::File::open(audit_log()).expect("the audit log");
-    file.seek(SeekFrom::Start(position)).expect("a position in it");
+    file.seek(SeekFrom::Start(position))
+        .expect("a position in it");
     let mut lines = String::new();
-    file.read_to_string(&mut lines).expect("the audit log is text");
+    file.read_to_string(&mut lines)
+        .expect("the audit log is text");
     let user = format!("system:serviceaccount:{NAMESPACE}:{NAME}");
     lines
         .lines()

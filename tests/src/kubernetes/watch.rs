@@ -51,7 +51,8 @@ impl Seen {
         }
         if !same || kind == "DELETED" {
             let ready = if pod.ready { "ready" } else { "not ready" };
-            self.story.push(format!("{at:.1} {kind} {} {ready}", pod.name));
+            self.story
+                .push(format!("{at:.1} {kind} {} {ready}", pod.name));
         }
         self.judge();
     }
@@ -145,7 +146,9 @@ impl PodWatch {
                 let kind = event["type"].as_str().unwrap_or_default().to_owned();
                 let pod = Pod::read(&event["object"]);
                 let at = began.elapsed().as_secs_f64();
-                told.lock().expect("no judge panicked").on_event(&kind, pod, at);
+                told.lock()
+                    .expect("no judge panicked")
+                    .on_event(&kind, pod, at);
             }
         });
         PodWatch {

@@ -44,11 +44,18 @@ async fn the_operator_writes_nothing_beside_its_lease_and_stays_small() {
         }
     })
     .await;
-    assert_eq!(beside.kubectl(&["get", "pods,statefulsets,secrets", "-o", "name"]), "");
+    assert_eq!(
+        beside.kubectl(&["get", "pods,statefulsets,secrets", "-o", "name"]),
+        ""
+    );
     three.fleet.wait_calm(limits::HEALED).await;
 
     let before = operator::audit_position();
-    let minutes = if std::env::var_os("NIGHTJAR_LONG").is_some() { 10 } else { 1 };
+    let minutes = if std::env::var_os("NIGHTJAR_LONG").is_some() {
+        10
+    } else {
+        1
+    };
     // Not a wait for anything: the promise is that nothing happens in this time.
     tokio::time::sleep(Duration::from_secs(60 * minutes)).await;
     let writes = operator::writes_since(before);

@@ -45,7 +45,14 @@ async fn a_deleted_fleet_applied_again_serves_its_old_messages() {
         if pods.is_empty() { Ok(()) } else { Err(pods) }
     })
     .await;
-    let left = fleet.kubectl(&["get", "secret,configmap,statefulset,service", "-l", "nightjar.dev/fleet=fleet", "-o", "name"]);
+    let left = fleet.kubectl(&[
+        "get",
+        "secret,configmap,statefulset,service",
+        "-l",
+        "nightjar.dev/fleet=fleet",
+        "-o",
+        "name",
+    ]);
     let left: BTreeSet<&str> = left.lines().collect();
     assert_eq!(
         left,
@@ -72,25 +79,50 @@ async fn a_lost_key_is_waited_for_and_never_replaced() {
     let run = Run::new("keys");
     let ids = publish(&run, &url, run.events(40)).await;
     let mut saved = fleet.try_get(&["secret", KEYS]).expect("the keyring");
-    for field in ["uid", "resourceVersion", "creationTimestamp", "managedFields"] {
-        saved["metadata"].as_object_mut().expect("metadata").remove(field);
+    for field in [
+        "uid",
+        "resourceVersion",
+        "creationTimestamp",
+        "managedFields",
+    ] {
+        saved["metadata"]
+            .as_object_mut()
+            .expect("metadata")
+            .remove(field);
     }
     let before = fleet.pods();
 
     fleet.kubectl(&["delete", "secret", KEYS]);
     let (_, remedy) = fleet.wait_waiting("KeysMissing").await;
     assert!(remedy.contains(KEYS), "it names the Secret: {remedy}");
-    fleet.wait_condition("Degraded", "True", "KeysMissing").await;
+    fleet
+        .wait_condition("Degraded", "True", "KeysMissing")
+        .await;
     // Another pass, asked for by a change, makes none either.
-    fleet.kubectl(&["patch", "relaycluster", "fleet", "--type=merge", "-p", r#"{"spec":{"rollout":{"soak":"4s"}}}"#]);
+    fleet.kubectl(&[
+        "patch",
+        "relaycluster",
+        "fleet",
+        "--type=merge",
+        "-p",
+        r#"{"spec":{"rollout":{"soak":"4s"}}}"#,
+    ]);
     until("the change to be seen", limits::TOLD, async || {
         let object = fleet.object()?;
         let seen = object["status"]["observedGeneration"] == object["metadata"]["generation"];
         seen.then_some(()).ok_or_else(|| "not yet".to_owned())
     })
     .await;
-    assert_eq!(key_secrets(&fleet), Vec::<String>::new(), "nothing was generated");
-    assert_eq!(before, fleet.pods(), "pods that run keep their keys in memory");
+    assert_eq!(
+        key_secrets(&fleet),
+        Vec::<String>::new(),
+        "nothing was generated"
+    );
+    assert_eq!(
+        before,
+        fleet.pods(),
+        "pods that run keep their keys in memory"
+    );
 
     fleet.apply_object(&saved).expect("the keyring put back");
     fleet.wait_calm(limits::HEALED).await;
@@ -137,7 +169,10 @@ async fn an_operator_that_is_uninstalled_takes_nothing_with_it() {
     kept.expect("crds.keep is the default");
     let conditions = object.expect("the RelayCluster stays");
     assert!(!list(&conditions["status"]["conditions"]).is_empty());
-    assert_eq!(served.expect("relays serve without an operator").len(), ids.len());
+    assert_eq!(
+        served.expect("relays serve without an operator").len(),
+        ids.len()
+    );
     fleet.wait_calm(limits::HEALED).await;
     assert_eq!(before, fleet.pods(), "the new operator restarts nothing");
 }

@@ -8,14 +8,46 @@ use serde_json::{Value, json};
 /// Kind, name of an object of the fleet `fleet` with region `a`, and a patch that a person may try.
 fn edits() -> [(&'static str, &'static str, Value); 8] {
     [
-        ("statefulset", "fleet-a-relay", json!({"spec": {"template": {"spec": {"terminationGracePeriodSeconds": 1}}}})),
-        ("statefulset", "fleet-a-nats", json!({"spec": {"replicas": 2}})),
-        ("service", "fleet-a", json!({"spec": {"selector": {"app.kubernetes.io/component": "nats"}}})),
-        ("service", "fleet-a-nats", json!({"metadata": {"labels": {"nightjar.dev/region": "elsewhere"}}})),
-        ("configmap", "fleet-a-relay-config", json!({"data": {"0.yaml": "broken", "relay.yaml": "broken"}})),
-        ("poddisruptionbudget", "fleet-a-nats", json!({"spec": {"maxUnavailable": 3}})),
-        ("networkpolicy", "fleet-a-nats", json!({"spec": {"ingress": [{}]}})),
-        ("networkpolicy", "fleet-a-relay", json!({"metadata": {"labels": {"app.kubernetes.io/managed-by": "somebody"}}})),
+        (
+            "statefulset",
+            "fleet-a-relay",
+            json!({"spec": {"template": {"spec": {"terminationGracePeriodSeconds": 1}}}}),
+        ),
+        (
+            "statefulset",
+            "fleet-a-nats",
+            json!({"spec": {"replicas": 2}}),
+        ),
+        (
+            "service",
+            "fleet-a",
+            json!({"spec": {"selector": {"app.kubernetes.io/component": "nats"}}}),
+        ),
+        (
+            "service",
+            "fleet-a-nats",
+            json!({"metadata": {"labels": {"nightjar.dev/region": "elsewhere"}}}),
+        ),
+        (
+            "configmap",
+            "fleet-a-relay-config",
+            json!({"data": {"0.yaml": "broken", "relay.yaml": "broken"}}),
+        ),
+        (
+            "poddisruptionbudget",
+            "fleet-a-nats",
+            json!({"spec": {"maxUnavailable": 3}}),
+        ),
+        (
+            "networkpolicy",
+            "fleet-a-nats",
+            json!({"spec": {"ingress": [{}]}}),
+        ),
+        (
+            "networkpolicy",
+            "fleet-a-relay",
+            json!({"metadata": {"labels": {"app.kubernetes.io/managed-by": "somebody"}}}),
+        ),
     ]
 }
 
@@ -45,16 +77,30 @@ async fn an_edited_object_is_put_back_and_an_event_says_so() {
     };
     let fleet = three_servers(cluster, "edit").await;
     for (kind, name, patch) in edits() {
-        let before = at_patch(&get(&fleet, kind, name).expect("an object of the fleet"), &patch);
-        fleet.kubectl(&["patch", kind, name, "--type=merge", "-p", &patch.to_string()]);
-        until(&format!("{kind}/{name} put back"), limits::PUT_BACK, async || {
-            let now = at_patch(&get(&fleet, kind, name)?, &patch);
-            if now == before {
-                Ok(())
-            } else {
-                Err(format!("it has {now}, not {before}"))
-            }
-        })
+        let before = at_patch(
+            &get(&fleet, kind, name).expect("an object of the fleet"),
+            &patch,
+        );
+        fleet.kubectl(&[
+            "patch",
+            kind,
+            name,
+            "--type=merge",
+            "-p",
+            &patch.to_string(),
+        ]);
+        until(
+            &format!("{kind}/{name} put back"),
+            limits::PUT_BACK,
+            async || {
+                let now = at_patch(&get(&fleet, kind, name)?, &patch);
+                if now == before {
+                    Ok(())
+                } else {
+                    Err(format!("it has {now}, not {before}"))
+                }
+            },
+        )
         .await;
         fleet.wait_event("PutBack", &format!("{kind}/{name}")).await;
     }
@@ -77,13 +123,21 @@ async fn a_removed_object_is_made_again_and_an_event_says_so() {
     ] {
         let old = get(&fleet, kind, name).expect("an object of the fleet");
         fleet.kubectl(&["delete", kind, name, "--wait=false"]);
-        until(&format!("{kind}/{name} again"), limits::PUT_BACK, async || {
-            let new = get(&fleet, kind, name)?;
-            let is_new = new["metadata"]["uid"] != old["metadata"]["uid"];
-            is_new.then_some(()).ok_or_else(|| "it is the old one".to_owned())
-        })
+        until(
+            &format!("{kind}/{name} again"),
+            limits::PUT_BACK,
+            async || {
+                let new = get(&fleet, kind, name)?;
+                let is_new = new["metadata"]["uid"] != old["metadata"]["uid"];
+                is_new
+                    .then_some(())
+                    .ok_or_else(|| "it is the old one".to_owned())
+            },
+        )
         .await;
-        fleet.wait_event("Recreated", &format!("{kind}/{name}")).await;
+        fleet
+            .wait_event("Recreated", &format!("{kind}/{name}"))
+            .await;
     }
     fleet.wait_calm(limits::HEALED).await;
 }
@@ -101,7 +155,9 @@ async fn certificates_and_users_that_are_removed_come_back() {
         until(&format!("{secret} again"), limits::HEALED, async || {
             let new = get(&fleet, "secret", secret)?;
             let is_new = text(&new["metadata"]["uid"]) != text(&old["metadata"]["uid"]);
-            is_new.then_some(()).ok_or_else(|| "it is the old one".to_owned())
+            is_new
+                .then_some(())
+                .ok_or_else(|| "it is the old one".to_owned())
         })
         .await;
     }

@@ -24,20 +24,28 @@ async fn a_pod_that_is_killed_and_a_disk_that_is_lost_cost_no_message() {
         until(&format!("{pod} not ready"), limits::TOLD, async || {
             let pods = fleet.pods();
             let ready = pods.iter().any(|known| known.name == pod && known.ready);
-            if ready { Err("it is ready".to_owned()) } else { Ok(()) }
+            if ready {
+                Err("it is ready".to_owned())
+            } else {
+                Ok(())
+            }
         })
         .await;
         fleet.wait_calm(limits::HEALED).await;
     }
     let claim = "data-fleet-a-nats-1";
     let started = Instant::now();
-    let before = fleet.try_get(&["persistentvolumeclaim", claim]).expect("the disk");
+    let before = fleet
+        .try_get(&["persistentvolumeclaim", claim])
+        .expect("the disk");
     fleet.kubectl(&["delete", "persistentvolumeclaim", claim, "--wait=false"]);
     fleet.kubectl(&["delete", "pod", "fleet-a-nats-1"]);
     until("another disk", limits::HEALED, async || {
         let now = fleet.try_get(&["persistentvolumeclaim", claim])?;
         let other = now["metadata"]["uid"] != before["metadata"]["uid"];
-        other.then_some(()).ok_or_else(|| "it is the old one".to_owned())
+        other
+            .then_some(())
+            .ok_or_else(|| "it is the old one".to_owned())
     })
     .await;
     fleet.wait_calm(limits::HEALED).await;
@@ -62,9 +70,9 @@ async fn a_region_that_is_cut_off_serves_on_and_catches_up_with_a_change() {
     let began = Instant::now();
     until("the fault to have lasted", limits::HEALED, async || {
         let pods = three.fleet.pods();
-        let changed = pods
-            .iter()
-            .any(|pod| pod.component == "relay" && pod.region == "a" && pod.image.ends_with("dev-2"));
+        let changed = pods.iter().any(|pod| {
+            pod.component == "relay" && pod.region == "a" && pod.image.ends_with("dev-2")
+        });
         if began.elapsed() < FAULT || !changed {
             return Err(format!("region a has the change: {changed}"));
         }
@@ -110,7 +118,10 @@ async fn a_node_that_is_lost_and_returns_costs_no_message() {
     let lost = Fault::isolate(cluster, &node);
     let (place, _) = three.fleet.wait_waiting("PodNotReady").await;
     assert!(place.starts_with("pod/fleet-b-"), "{place}");
-    let ready = three.fleet.wait_condition("Ready", "False", "RegionDown").await;
+    let ready = three
+        .fleet
+        .wait_condition("Ready", "False", "RegionDown")
+        .await;
     assert!(ready.contains('b'), "{ready}");
     drop(lost);
     three.fleet.wait_calm(limits::HEALED).await;
@@ -144,22 +155,47 @@ async fn nothing_is_removed_while_a_region_cannot_be_seen() {
         let ready = nightjar_tests::kubernetes::cluster::list(&node["status"]["conditions"])
             .iter()
             .any(|condition| condition["type"] == "Ready" && condition["status"] == "True");
-        if ready { Err("it is Ready".to_owned()) } else { Ok(()) }
+        if ready {
+            Err("it is Ready".to_owned())
+        } else {
+            Ok(())
+        }
     })
     .await;
     fleet.kubectl(&["delete", "relaycluster", "fleet", "--wait=false"]);
     let (place, remedy) = fleet.wait_waiting("DeletionBlocked").await;
     assert!(place.starts_with("pod/fleet-b-"), "{place}");
     assert!(remedy.contains(&node), "{remedy}");
-    assert_eq!(fleet.owned("persistentvolumeclaims").len(), claims, "no disk was removed");
-    fleet.try_get(&["secret", "fleet-keys"]).expect("the keyring is there");
+    assert_eq!(
+        fleet.owned("persistentvolumeclaims").len(),
+        claims,
+        "no disk was removed"
+    );
+    fleet
+        .try_get(&["secret", "fleet-keys"])
+        .expect("the keyring is there");
     let sets = fleet.owned("statefulsets").len();
     assert_eq!(sets, 4, "nor was anything else");
     drop(lost);
-    until("the fleet and its disks are gone", limits::HEALED, async || {
-        let left = fleet.try_kubectl(&["get", "relaycluster,persistentvolumeclaim,secret", "-l", "nightjar.dev/fleet=fleet", "-o", "name"])?;
-        let object = fleet.object();
-        if left.is_empty() && object.is_err() { Ok(()) } else { Err(left) }
-    })
+    until(
+        "the fleet and its disks are gone",
+        limits::HEALED,
+        async || {
+            let left = fleet.try_kubectl(&[
+                "get",
+                "relaycluster,persistentvolumeclaim,secret",
+                "-l",
+                "nightjar.dev/fleet=fleet",
+                "-o",
+                "name",
+            ])?;
+            let object = fleet.object();
+            if left.is_empty() && object.is_err() {
+                Ok(())
+            } else {
+                Err(left)
+            }
+        },
+    )
     .await;
 }

@@ -44,7 +44,11 @@ async fn a_new_fleet_says_at_once_how_it_is_and_soon_serves() {
             first["status"]
         );
     }
-    assert_ne!(condition(&first, "Ready").status, "True", "nothing runs yet");
+    assert_ne!(
+        condition(&first, "Ready").status,
+        "True",
+        "nothing runs yet"
+    );
     fleet.wait_calm(limits::FLEET_READY).await;
     measured(&format!(
         "Kubernetes: one region for development Ready {:.1} s after apply",
@@ -59,11 +63,23 @@ async fn a_new_fleet_says_at_once_how_it_is_and_soon_serves() {
 
     let table = fleet.kubectl(&["get", "njc"]);
     let mut lines = table.lines();
-    let header: Vec<&str> = lines.next().unwrap_or_default().split_whitespace().collect();
+    let header: Vec<&str> = lines
+        .next()
+        .unwrap_or_default()
+        .split_whitespace()
+        .collect();
     let wanted = "NAME READY REGIONS RELAYS DURABLE WAITING FOR AGE";
     assert_eq!(header.join(" "), wanted, "{table}");
-    let row: Vec<&str> = lines.next().unwrap_or_default().split_whitespace().collect();
-    assert_eq!(row[..5], ["fleet", "True", "1/1", "1/1", "False"], "{table}");
+    let row: Vec<&str> = lines
+        .next()
+        .unwrap_or_default()
+        .split_whitespace()
+        .collect();
+    assert_eq!(
+        row[..5],
+        ["fleet", "True", "1/1", "1/1", "False"],
+        "{table}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
@@ -79,18 +95,19 @@ async fn kubectl_explains_every_field() {
     ] {
         let said = cluster.kubectl(&["explain", path]);
         let (_, fields) = said.split_once("FIELDS:").unwrap_or_default();
-        let mut lines = fields.lines().filter(|line| !line.trim().is_empty()).peekable();
+        let mut lines = fields.lines().filter(|line| !line.trim().is_empty());
         let mut known = 0;
         while let Some(line) = lines.next() {
-            let is_field = line.starts_with("  ") && !line.starts_with("   ");
-            if is_field {
-                known += 1;
-                let explained = lines.peek().is_some_and(|next| next.starts_with("   "));
-                assert!(
-                    explained && !said.contains("<no description>"),
-                    "{path}: nothing is said of {line}:\n{said}"
-                );
+            if !line.starts_with("  ") || !line.contains("\t<") {
+                continue;
             }
+            known += 1;
+            // Permitted words stand between a field and its text.
+            let explained = lines
+                .by_ref()
+                .find(|next| !next.starts_with("  enum:"))
+                .is_some_and(|next| next.starts_with("    ") && !next.contains("<no description>"));
+            assert!(explained, "{path}: nothing is said of {line}:\n{said}");
         }
         assert!(known > 1, "{path}: {said}");
     }
@@ -114,10 +131,17 @@ async fn a_message_sent_in_one_region_is_read_in_the_others() {
     for (home, name, to) in [(&bob_home, "bob", &bob), (&carol_home, "carol", &carol)] {
         let said = format!("to {name}: żółw 🐢");
         alice_home.send("alice", to, &three.url("a"), &said);
-        let received = until(&format!("the message of {name}"), limits::DELIVERED, async || {
-            let inbox = home.inbox(name);
-            inbox.into_iter().next().ok_or_else(|| "the inbox is empty".to_owned())
-        })
+        let received = until(
+            &format!("the message of {name}"),
+            limits::DELIVERED,
+            async || {
+                let inbox = home.inbox(name);
+                inbox
+                    .into_iter()
+                    .next()
+                    .ok_or_else(|| "the inbox is empty".to_owned())
+            },
+        )
         .await;
         assert_eq!(received, (alice.clone(), said));
     }
@@ -139,12 +163,22 @@ async fn a_message_sent_in_one_region_is_read_in_the_others() {
         return;
     };
     alice_home.send("alice", &foreign.pubkey, &three.url("a"), "to nostr-tools");
-    assert_eq!(foreign.received(), (alice.clone(), "to nostr-tools".to_owned()));
+    assert_eq!(
+        foreign.received(),
+        (alice.clone(), "to nostr-tools".to_owned())
+    );
     foreign.send(&alice, "to the CLI: ćma 🦋");
-    until("the message of nostr-tools", limits::DELIVERED, async || {
-        let inbox = alice_home.inbox("alice");
-        let wanted = (foreign.pubkey.clone(), "to the CLI: ćma 🦋".to_owned());
-        inbox.contains(&wanted).then_some(()).ok_or_else(|| format!("there are {inbox:?}"))
-    })
+    until(
+        "the message of nostr-tools",
+        limits::DELIVERED,
+        async || {
+            let inbox = alice_home.inbox("alice");
+            let wanted = (foreign.pubkey.clone(), "to the CLI: ćma 🦋".to_owned());
+            inbox
+                .contains(&wanted)
+                .then_some(())
+                .ok_or_else(|| format!("there are {inbox:?}"))
+        },
+    )
     .await;
 }

@@ -19,16 +19,22 @@ async fn relays_come_and_go_and_a_live_subscriber_misses_nothing() {
     for relays in [2, 1] {
         spec.regions[0].relays = relays;
         fleet.apply(&spec);
-        until(&format!("{relays} relays"), limits::FLEET_READY, async || {
-            let pods = fleet.pods();
-            let running = pods.iter().filter(|pod| pod.component == "relay");
-            let (all, ready) = running.fold((0, 0), |(all, ready), pod| (all + 1, ready + u8::from(pod.ready)));
-            if (all, ready) == (relays, relays) {
-                Ok(())
-            } else {
-                Err(format!("{ready} of {all} are ready"))
-            }
-        })
+        until(
+            &format!("{relays} relays"),
+            limits::FLEET_READY,
+            async || {
+                let pods = fleet.pods();
+                let running = pods.iter().filter(|pod| pod.component == "relay");
+                let (all, ready) = running.fold((0, 0), |(all, ready), pod| {
+                    (all + 1, ready + u8::from(pod.ready))
+                });
+                if (all, ready) == (relays, relays) {
+                    Ok(())
+                } else {
+                    Err(format!("{ready} of {all} are ready"))
+                }
+            },
+        )
         .await;
         fleet.wait_calm(limits::HEALED).await;
     }
@@ -66,19 +72,32 @@ async fn a_region_is_added_and_leaves_only_when_its_log_is_held_elsewhere() {
     assert!(remedy.contains("nightjar.dev/remove-region=b"), "{remedy}");
     let pods = fleet.pods();
     assert!(
-        pods.iter().any(|pod| pod.region == "b" && pod.component == "relay" && pod.ready),
+        pods.iter()
+            .any(|pod| pod.region == "b" && pod.component == "relay" && pod.ready),
         "until somebody says so, it serves: {pods:?}"
     );
 
-    fleet.kubectl(&["annotate", "relaycluster", "fleet", "nightjar.dev/remove-region=b"]);
+    fleet.kubectl(&[
+        "annotate",
+        "relaycluster",
+        "fleet",
+        "nightjar.dev/remove-region=b",
+    ]);
     until("region b is gone", limits::ROLLOUT, async || {
         let pods = fleet.pods();
-        let left: Vec<_> = pods.iter().filter(|pod| pod.region == "b").map(|pod| &pod.name).collect();
+        let left: Vec<_> = pods
+            .iter()
+            .filter(|pod| pod.region == "b")
+            .map(|pod| &pod.name)
+            .collect();
         if left.is_empty() {
             Ok(())
         } else {
             let object = fleet.object()?;
-            Err(format!("{left:?}; it waits for {}", object["status"]["waitingFor"]))
+            Err(format!(
+                "{left:?}; it waits for {}",
+                object["status"]["waitingFor"]
+            ))
         }
     })
     .await;
@@ -90,5 +109,8 @@ async fn a_region_is_added_and_leaves_only_when_its_log_is_held_elsewhere() {
     spec.regions.push(b);
     fleet.apply(&spec);
     let (place, remedy) = fleet.wait_waiting("InvalidSpec").await;
-    assert!(place.starts_with("spec.regions[1].name") && remedy.contains("left the fleet"), "{place}: {remedy}");
+    assert!(
+        place.starts_with("spec.regions[1].name") && remedy.contains("left the fleet"),
+        "{place}: {remedy}"
+    );
 }

@@ -31,7 +31,14 @@ async fn another_build_of_the_operator_restarts_no_pod() {
     .await;
     fleet.wait_calm(limits::HEALED).await;
     // A change of no consequence to pods has the new operator make a full pass.
-    fleet.kubectl(&["patch", "relaycluster", "fleet", "--type=merge", "-p", r#"{"spec":{"rollout":{"soak":"4s"}}}"#]);
+    fleet.kubectl(&[
+        "patch",
+        "relaycluster",
+        "fleet",
+        "--type=merge",
+        "-p",
+        r#"{"spec":{"rollout":{"soak":"4s"}}}"#,
+    ]);
     fleet.wait_calm(limits::HEALED).await;
     let after = fleet.pods();
     operator::helm_upgrade(cluster, &operator::values("dev")).expect("the first operator again");
@@ -69,7 +76,15 @@ async fn a_leader_killed_in_a_rollout_is_followed_by_another_that_finishes() {
         .map(|pod| text(&pod["metadata"]["name"]))
         .find(|name| killed.contains(name.as_str()))
         .unwrap_or_else(|| panic!("`{killed}` leads, which is no pod"));
-    cluster.kubectl(&["delete", "pod", "-n", operator::NAMESPACE, &leading, "--force", "--grace-period=0"]);
+    cluster.kubectl(&[
+        "delete",
+        "pod",
+        "-n",
+        operator::NAMESPACE,
+        &leading,
+        "--force",
+        "--grace-period=0",
+    ]);
     let started = Instant::now();
     let leader = until("another leader", limits::TAKEOVER, async || {
         let leader = operator::leader(cluster);
@@ -87,7 +102,10 @@ async fn a_leader_killed_in_a_rollout_is_followed_by_another_that_finishes() {
     fleet.wait_calm(limits::ROLLOUT).await;
     let nats = operator::image("nats-server", "dev-2");
     for pod in fleet.pods().iter().filter(|pod| pod.component != "relay") {
-        assert_eq!((pod.name.as_str(), pod.image.as_str()), (pod.name.as_str(), nats.as_str()));
+        assert_eq!(
+            (pod.name.as_str(), pod.image.as_str()),
+            (pod.name.as_str(), nats.as_str())
+        );
     }
     assert_ne!(leader, killed);
 }

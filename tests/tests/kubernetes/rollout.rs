@@ -4,11 +4,11 @@ use std::time::Instant;
 
 use nightjar_tests::kubernetes::cluster::{cluster, text, until};
 use nightjar_tests::kubernetes::fleet::{FleetSpec, Pod, is_calm};
+use nightjar_tests::kubernetes::limits;
 use nightjar_tests::kubernetes::load::Load;
 use nightjar_tests::kubernetes::operator::image;
 use nightjar_tests::kubernetes::shared::{self, ThreeRegions};
 use nightjar_tests::kubernetes::watch::PodWatch;
-use nightjar_tests::kubernetes::limits;
 use nightjar_tests::report::measured;
 
 /// Another tag of the same images: `cargo xtask test` gives it to every node.
@@ -17,7 +17,8 @@ const OTHER: &str = "dev-2";
 /// Applies a change and waits until every pod of a component runs the image.
 async fn roll(three: &ThreeRegions, spec: &FleetSpec, component: &str, image: &str) {
     three.fleet.apply(spec);
-    let uses = |pod: &Pod| pod.component == component || (component == "nats" && pod.component == "hub");
+    let uses =
+        |pod: &Pod| pod.component == component || (component == "nats" && pod.component == "hub");
     until("the change to be everywhere", limits::ROLLOUT, async || {
         let pods = three.fleet.pods();
         let old: Vec<&str> = pods
@@ -54,11 +55,22 @@ async fn a_new_relay_image_moves_one_region_at_a_time_and_loses_nothing() {
     let seen = watch.finish();
     load.finish().await;
     seen.assert_one_region_at_a_time();
-    assert_eq!(seen.order, ["a", "b", "c"], "the order of the spec\n{}", seen.story.join("\n"));
+    assert_eq!(
+        seen.order,
+        ["a", "b", "c"],
+        "the order of the spec\n{}",
+        seen.story.join("\n")
+    );
     let nats = |pods: Vec<Pod>| -> Vec<Pod> {
-        pods.into_iter().filter(|pod| pod.component != "relay").collect()
+        pods.into_iter()
+            .filter(|pod| pod.component != "relay")
+            .collect()
     };
-    assert_eq!(nats(before), nats(three.fleet.pods()), "other pods were left alone");
+    assert_eq!(
+        nats(before),
+        nats(three.fleet.pods()),
+        "other pods were left alone"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]

@@ -64,18 +64,29 @@ fn of_one_state() -> Vec<Rule> {
             "defaultLimit is at most maxLimit",
             limits_of(json!({"defaultLimit": 600, "maxLimit": 500})),
             limits_of(json!({"defaultLimit": 500, "maxLimit": 500})),
-            &["spec.relay.limits.defaultLimit", "defaultLimit must be at most maxLimit"],
+            &[
+                "spec.relay.limits.defaultLimit",
+                "defaultLimit must be at most maxLimit",
+            ],
         ),
         rule(
             "a connection may have one message under way",
-            limits_of(json!({"inFlightPublishBytesPerConnection": 131_071, "maxMessageLength": 131_072})),
-            limits_of(json!({"inFlightPublishBytesPerConnection": 131_072, "maxMessageLength": 131_072})),
+            limits_of(
+                json!({"inFlightPublishBytesPerConnection": 131_071, "maxMessageLength": 131_072}),
+            ),
+            limits_of(
+                json!({"inFlightPublishBytesPerConnection": 131_072, "maxMessageLength": 131_072}),
+            ),
             &["spec.relay.limits.inFlightPublishBytesPerConnection"],
         ),
         rule(
             "a relay holds what a connection may have under way",
-            limits_of(json!({"inFlightPublishBytesPerRelay": 2_000_000, "inFlightPublishBytesPerConnection": 2_000_001})),
-            limits_of(json!({"inFlightPublishBytesPerRelay": 2_000_000, "inFlightPublishBytesPerConnection": 2_000_000})),
+            limits_of(
+                json!({"inFlightPublishBytesPerRelay": 2_000_000, "inFlightPublishBytesPerConnection": 2_000_001}),
+            ),
+            limits_of(
+                json!({"inFlightPublishBytesPerRelay": 2_000_000, "inFlightPublishBytesPerConnection": 2_000_000}),
+            ),
             &["spec.relay.limits.inFlightPublishBytesPerRelay"],
         ),
         rule(
@@ -106,7 +117,10 @@ fn of_a_change() -> Vec<Rule> {
             "NATS servers of a region stay as many",
             region(json!({"nats": {"replicas": 1}})),
             region(json!({"nats": {"replicas": 3}, "relays": {"replicas": 2}})),
-            &["spec.regions", "nats.replicas of a region cannot be changed"],
+            &[
+                "spec.regions",
+                "nats.replicas of a region cannot be changed",
+            ],
         ),
         rule(
             "disks of a region keep their class",
@@ -133,13 +147,21 @@ fn dry_run(fleet: &Fleet, object: &Value) -> Result<String, String> {
 fn check(fleet: &Fleet, rules: &[Rule]) {
     for rule in rules {
         let kept = dry_run(fleet, &fleet.manifest(rule.kept.clone()));
-        assert!(kept.is_ok(), "{}: refused although kept: {kept:?}", rule.name);
+        assert!(
+            kept.is_ok(),
+            "{}: refused although kept: {kept:?}",
+            rule.name
+        );
         let refused = dry_run(fleet, &fleet.manifest(rule.broken.clone()));
         let Err(message) = refused else {
             panic!("{}: accepted: {}", rule.name, rule.broken);
         };
         for wanted in rule.says {
-            assert!(message.contains(wanted), "{}: `{wanted}` is not said in: {message}", rule.name);
+            assert!(
+                message.contains(wanted),
+                "{}: `{wanted}` is not said in: {message}",
+                rule.name
+            );
         }
     }
 }
@@ -160,7 +182,11 @@ async fn every_rule_is_kept_by_the_api_server_and_names_its_field() {
         let mut object = fleet.manifest(regions(&[region]));
         object["metadata"]["name"] = json!(name);
         let said = dry_run(&fleet, &object);
-        assert_eq!(said.is_ok(), accepted, "{name} with region {region}: {said:?}");
+        assert_eq!(
+            said.is_ok(),
+            accepted,
+            "{name} with region {region}: {said:?}"
+        );
         if let Err(message) = said {
             assert!(message.contains("metadata.name"), "{message}");
         }
@@ -190,12 +216,20 @@ async fn a_storage_class_that_is_missing_is_named_until_it_is_there() {
     let message = fleet
         .wait_condition("Degraded", "True", "PodUnschedulable")
         .await;
-    assert!(message.contains(&class) || message.contains("storageclass") || message.contains("PersistentVolumeClaim"), "{message}");
+    assert!(
+        message.contains(&class)
+            || message.contains("storageclass")
+            || message.contains("PersistentVolumeClaim"),
+        "{message}"
+    );
 
     let classes = cluster.get(&["storageclass"]);
     let usual = nightjar_tests::kubernetes::cluster::list(&classes["items"])
         .iter()
-        .find(|class| class["metadata"]["annotations"]["storageclass.kubernetes.io/is-default-class"] == "true")
+        .find(|class| {
+            class["metadata"]["annotations"]["storageclass.kubernetes.io/is-default-class"]
+                == "true"
+        })
         .expect("a default class")
         .clone();
     let made = json!({
@@ -249,7 +283,12 @@ async fn a_denied_right_is_named_and_its_return_noticed() {
     let role = "nightjar-system:nightjar-operator";
     let mut saved = cluster.get(&["clusterrole", role]);
     let metadata = saved["metadata"].as_object_mut().expect("metadata");
-    for field in ["uid", "resourceVersion", "creationTimestamp", "managedFields"] {
+    for field in [
+        "uid",
+        "resourceVersion",
+        "creationTimestamp",
+        "managedFields",
+    ] {
         metadata.remove(field);
     }
     let mut less = saved.clone();
@@ -261,18 +300,33 @@ async fn a_denied_right_is_named_and_its_return_noticed() {
             rule["verbs"] = json!(["get", "list", "watch"]);
         }
     }
-    assert_ne!(less["rules"], saved["rules"], "the role allows writes of budgets");
-    let replace = |role: &Value| {
-        cluster.try_kubectl_with(&["replace", "-f", "-"], &role.to_string())
-    };
+    assert_ne!(
+        less["rules"], saved["rules"],
+        "the role allows writes of budgets"
+    );
+    let replace =
+        |role: &Value| cluster.try_kubectl_with(&["replace", "-f", "-"], &role.to_string());
     replace(&less).expect("the role without the right");
-    fleet.kubectl(&["patch", "relaycluster", "fleet", "--type=json", "-p", r#"[{"op":"replace","path":"/spec/regions/0/relays/replicas","value":2}]"#]);
+    fleet.kubectl(&[
+        "patch",
+        "relaycluster",
+        "fleet",
+        "--type=json",
+        "-p",
+        r#"[{"op":"replace","path":"/spec/regions/0/relays/replicas","value":2}]"#,
+    ]);
     fleet.kubectl(&["delete", "poddisruptionbudget", "--all"]);
     let told = std::panic::AssertUnwindSafe(fleet.wait_waiting("Forbidden"));
     let told = futures_util::FutureExt::catch_unwind(told).await;
     replace(&saved).expect("the role as it was");
     let (place, remedy) = told.unwrap_or_else(|_| panic!("the missing right was not told"));
-    assert!(place.starts_with("poddisruptionbudget/"), "{place}: {remedy}");
-    assert!(remedy.contains("poddisruptionbudgets"), "it says which right: {remedy}");
+    assert!(
+        place.starts_with("poddisruptionbudget/"),
+        "{place}: {remedy}"
+    );
+    assert!(
+        remedy.contains("poddisruptionbudgets"),
+        "it says which right: {remedy}"
+    );
     fleet.wait_calm(limits::HEALED).await;
 }
