@@ -3,11 +3,15 @@
 use std::path::PathBuf;
 
 use clap::builder::styling::{AnsiColor, Styles};
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
 
+use crate::kubernetes::Where;
 use crate::output::Format;
 use crate::person::Named;
+use crate::verb::{
+    BundleArgs, CheckArgs, PlanArgs, RestartArgs, RolloutVerb, RunbookArgs, WhyArgs,
+};
 
 const STYLES: Styles = Styles::styled()
     .header(AnsiColor::Yellow.on_default().bold())
@@ -23,7 +27,39 @@ Every error has a code: `nightjar explain NJ-3001` says what it means, also offl
 First steps:
   nightjar up examples/three-regions.yaml            a fleet of three regions on this machine
   nightjar send bob@demo 'hello' --as alice@demo     a sealed message
-  nightjar inbox --as bob@demo                       read it";
+  nightjar inbox --as bob@demo                       read it
+
+In Kubernetes (also as `kubectl nightjar`):
+  nightjar check --pre                               is this cluster fit, may you install
+  nightjar check --wait                              wait until operator and fleets are well
+  nightjar why FLEET                                 what it waits for, and what ends that";
+
+/// The program's name as a plug-in of kubectl.
+const PLUGIN: &str = "kubectl-nightjar";
+
+/// Whether the program was called by kubectl, or under the name that kubectl looks for.
+pub(crate) fn is_plugin() -> bool {
+    let called = std::env::args_os().next().map(PathBuf::from);
+    let stem = called.as_deref().and_then(std::path::Path::file_stem);
+    stem.is_some_and(|stem| stem == PLUGIN)
+}
+
+/// The command line's definition, under the name it was called by.
+pub(crate) fn command() -> clap::Command {
+    let command = Cli::command();
+    if is_plugin() {
+        as_plugin(command)
+    } else {
+        command
+    }
+}
+
+fn as_plugin(command: clap::Command) -> clap::Command {
+    let after = AFTER_HELP
+        .replace("  nightjar ", "  kubectl nightjar ")
+        .replace("`nightjar ", "`kubectl nightjar ");
+    command.bin_name("kubectl nightjar").after_help(after)
+}
 
 /// Private messages over Nostr relays in several regions.
 #[derive(Debug, Parser)]
@@ -126,8 +162,23 @@ pub(crate) enum Verb {
     Up(UpArgs),
     /// Stop the fleet that runs on this machine; its data stays
     Down(DownArgs),
-    /// State of the running fleet's processes, or of the relays named with --via
+    /// State of the fleet on this machine, of the relays named with --via, or of a fleet in Kubernetes
     Status(StatusArgs),
+    /// Is this cluster fit for Nightjar, does the operator run, are the fleets well; what to fix first
+    Check(CheckArgs),
+    /// What a fleet waits for, since when, and what ends it
+    Why(WhyArgs),
+    /// What a file would change in a fleet, which pods restart in which order, and what survives
+    Plan(PlanArgs),
+    /// See, hold and resume the rollout of a change
+    #[command(subcommand)]
+    Rollout(RolloutVerb),
+    /// Restart all pods of a fleet, one at a time, as a change would
+    Restart(RestartArgs),
+    /// Write an archive for support: state, events and logs, without secrets
+    Bundle(BundleArgs),
+    /// Show the page for an alert, or list all of them; works offline
+    Runbook(RunbookArgs),
     /// Make, import or show keys
     #[command(subcommand)]
     Key(KeyVerb),
@@ -191,9 +242,17 @@ pub(crate) struct DownArgs {
 }
 
 #[derive(Debug, Args)]
+#[command(
+    after_help = "With FLEET, -n, --context or --kubeconfig it is about Kubernetes; with `kubectl nightjar status` always."
+)]
 pub(crate) struct StatusArgs {
+    /// Fleet in Kubernetes, region by region [default with the options of Kubernetes: the fleets of the namespace]
+    #[arg(conflicts_with_all = ["via", "state"])]
+    pub(crate) fleet: Option<String>,
     #[command(flatten)]
     pub(crate) via: Via,
+    #[command(flatten)]
+    pub(crate) at: Where,
 }
 
 #[derive(Debug, Subcommand)]
@@ -371,11 +430,25 @@ pub(crate) struct ExplainArgs {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use clap::CommandFactory;
 
     #[test]
     fn definition_is_consistent() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn kubectl_users_see_the_command_they_type() {
+        let mut command = as_plugin(Cli::command());
+        command.build();
+        let help = command.render_help().to_string();
+        assert!(help.contains("Usage: kubectl nightjar"), "{help}");
+        assert!(help.contains("  kubectl nightjar check --pre"), "{help}");
+        let why = command
+            .find_subcommand_mut("why")
+            .unwrap()
+            .render_help()
+            .to_string();
+        assert!(why.contains("Usage: kubectl nightjar why"), "{why}");
     }
 
     #[test]

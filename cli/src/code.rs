@@ -32,6 +32,8 @@ codes! {
     FleetFailed = 1004,
     /// Another program runs this state folder.
     FleetLocked = 1005,
+    /// The API server answered with an error.
+    ApiFailed = 1006,
     /// Some of the lines on stdin failed.
     SomeLines = 1230,
     /// The command line cannot be read.
@@ -46,22 +48,70 @@ codes! {
     NoRelay = 2005,
     /// A question cannot be asked without a terminal.
     NoTerminal = 2006,
+    /// No Kubernetes cluster is configured.
+    NoKubeconfig = 2007,
+    /// Several fleets could be meant.
+    WhichFleet = 2008,
+    /// The change is refused.
+    ChangeRefused = 2009,
     /// No relay could be reached.
     Unreachable = 3001,
     /// The relay did not answer in time.
     TooLate = 3002,
+    /// The API server cannot be reached.
+    ApiUnreachable = 3003,
+    /// The API server did not answer in time.
+    ApiTooLate = 3004,
     /// The relay does not accept who we are.
     AuthFailed = 4001,
     /// The relay does not allow this.
     NotAllowed = 4002,
     /// A demo identity stays on this machine.
     NotLoopback = 4003,
+    /// The API server does not know who we are.
+    ApiUnauthorized = 4004,
+    /// The API server does not allow this.
+    ApiForbidden = 4005,
     /// The message was not durable in time.
     NotDurable = 5001,
     /// The fleet is not healthy.
     Unhealthy = 6001,
     /// The hello did not arrive.
     NoHello = 6002,
+    /// Checks failed.
+    ChecksFailed = 6003,
+    /// A rollout does not go on.
+    RolloutStuck = 6004,
+    /// The wait ended before what was waited for.
+    StillWaiting = 6005,
+    /// Check: Kubernetes is too old.
+    CheckVersion = 6101,
+    /// Check: this account may not install.
+    CheckInstallRights = 6102,
+    /// Check: no StorageClass for the disks.
+    CheckStorageClass = 6103,
+    /// Check: no nodes for a region.
+    CheckNodes = 6104,
+    /// Check: the definition is missing or another one.
+    CheckDefinition = 6105,
+    /// Check: the operator does not run.
+    CheckOperator = 6106,
+    /// Check: no operator leads.
+    CheckLease = 6107,
+    /// Check: the operator has not taken the last change.
+    CheckObserved = 6108,
+    /// Check: conditions of the fleet.
+    CheckConditions = 6109,
+    /// Check: pods.
+    CheckPods = 6110,
+    /// Check: disks.
+    CheckClaims = 6111,
+    /// Check: Services without pods behind them.
+    CheckEndpoints = 6112,
+    /// Check: the keys.
+    CheckKeys = 6113,
+    /// Check: a region does not answer.
+    CheckRegion = 6114,
     /// The relay asks to slow down.
     RateLimited = 7001,
     /// The recipient has no relays for private messages.
@@ -74,6 +124,12 @@ codes! {
     NoSuchPage = 8004,
     /// There is no such profile, list or region.
     NotPublished = 8005,
+    /// The cluster does not know RelayClusters.
+    NoCrd = 8006,
+    /// There is no such fleet in the cluster.
+    NoSuchFleet = 8007,
+    /// There is no such runbook page.
+    NoSuchRunbook = 8008,
     /// The passphrase does not open the key.
     Passphrase = 9001,
     /// Others may read the key file.

@@ -8,6 +8,7 @@ mod demo;
 mod error;
 mod home_relays;
 mod keyfile;
+mod kubernetes;
 mod output;
 mod paths;
 mod person;
@@ -17,7 +18,7 @@ mod when;
 
 use std::process::ExitCode;
 
-use clap::Parser;
+use clap::FromArgMatches;
 use clap::error::ErrorKind;
 
 use crate::args::{Cli, When};
@@ -28,7 +29,10 @@ use crate::error::CliError;
 use crate::output::Format;
 
 fn main() -> ExitCode {
-    let cli = match Cli::try_parse() {
+    let read = args::command()
+        .try_get_matches()
+        .and_then(|matches| Cli::from_arg_matches(&matches));
+    let cli = match read {
         Ok(cli) => cli,
         Err(error) => return usage(&error),
     };
@@ -57,8 +61,8 @@ fn main() -> ExitCode {
 
 fn fail(console: &Console, format: Format, error: &CliError) -> ExitCode {
     match format {
-        Format::Table => console.error(&error.to_string()),
         Format::Json | Format::Jsonl => console.plain(&error.to_json()),
+        _ => console.error(&error.to_string()),
     }
     ExitCode::from(error.code.exit())
 }

@@ -25,11 +25,23 @@ pub(crate) enum Format {
     Json,
     /// One JSON object a line
     Jsonl,
+    /// One YAML document
+    Yaml,
+    /// The first column alone, one value a line
+    Name,
 }
 
 /// One row of data. `COLUMNS` are the JSON field names in the order of the table.
 pub(crate) trait Record: Serialize {
     const COLUMNS: &'static [&'static str];
+}
+
+/// Data with a shape of its own. Its text is made from the same struct as its JSON.
+pub(crate) trait Document: Serialize {
+    /// What people read, whole lines; foreign text in it goes through [`shown`].
+    fn text(&self) -> String;
+    /// What `-o name` lists.
+    fn names(&self) -> Vec<String>;
 }
 
 /// The one writer to stdout.
@@ -75,6 +87,8 @@ impl Output {
                     text.push('\n');
                 }
             }
+            Format::Yaml => text = yaml(&records)?,
+            Format::Name => text = records.iter().map(first_column).collect(),
         }
         write(&text)
     }
@@ -85,6 +99,24 @@ impl Output {
             Format::Table => fields(record),
             Format::Json => inert(&serde_json::to_string_pretty(record).map_err(broken)?) + "\n",
             Format::Jsonl => inert(&serde_json::to_string(record).map_err(broken)?) + "\n",
+            Format::Yaml => yaml(record)?,
+            Format::Name => first_column(record),
+        };
+        write(&text)
+    }
+
+    /// Writes a document that is more than rows: `text` shows people the same fields.
+    pub(crate) fn document<D: Document>(&self, document: &D) -> Result<(), CliError> {
+        let text = match self.format {
+            Format::Table => document.text(),
+            Format::Json => inert(&serde_json::to_string_pretty(document).map_err(broken)?) + "\n",
+            Format::Jsonl => inert(&serde_json::to_string(document).map_err(broken)?) + "\n",
+            Format::Yaml => yaml(document)?,
+            Format::Name => document
+                .names()
+                .iter()
+                .map(|name| shown(name) + "\n")
+                .collect(),
         };
         write(&text)
     }
@@ -130,6 +162,9 @@ impl Stream {
                 text += &inert(&serde_json::to_string(record).map_err(broken)?);
             }
             Format::Jsonl => text = inert(&serde_json::to_string(record).map_err(broken)?) + "\n",
+            // A list of one after the other is the list of all.
+            Format::Yaml => text = yaml(&[record])?,
+            Format::Name => text = first_column(record),
         }
         self.count += 1;
         write(&text)
@@ -138,7 +173,7 @@ impl Stream {
     /// Ends the list; JSON needs its closing bracket.
     pub(crate) fn end(self) -> Result<(), CliError> {
         match (self.format, self.count) {
-            (Format::Json, 0) => write("[]\n"),
+            (Format::Json | Format::Yaml, 0) => write("[]\n"),
             (Format::Json, _) => write("\n]\n"),
             _ => Ok(()),
         }
@@ -181,6 +216,24 @@ fn broken(error: serde_json::Error) -> CliError {
         "the same command with -o table",
     )
     .because(error)
+}
+
+fn yaml<T: Serialize + ?Sized>(value: &T) -> Result<String, CliError> {
+    // Control characters are escaped by the writer; what turns the order of text around is not.
+    let text = serde_yaml::to_string(value).map_err(|error| {
+        CliError::new(
+            Code::File,
+            "could not write YAML",
+            "the same command with -o json",
+        )
+        .because(error)
+    })?;
+    Ok(text.replace(|c| c != '\n' && steers_terminal(c), " "))
+}
+
+fn first_column<R: Record>(record: &R) -> String {
+    let value = serde_json::to_value(record).unwrap_or_default();
+    format!("{}\n", plain(&value[R::COLUMNS[0]]))
 }
 
 fn table<R: Record>(records: &[R], names: &BTreeMap<String, String>) -> String {
@@ -229,9 +282,12 @@ fn plain(value: &Value) -> String {
         Value::Array(values) => values.iter().map(plain).collect::<Vec<_>>().join(", "),
         other => other.to_string(),
     };
-    text.chars()
-        .map(|c| if steers_terminal(c) { ' ' } else { c })
-        .collect()
+    shown(&text)
+}
+
+/// Foreign text as it may stand in a line of ours.
+pub(crate) fn shown(text: &str) -> String {
+    text.replace(steers_terminal, " ")
 }
 
 /// Whether a terminal acts on a character instead of showing it: control characters (C0, DEL, C1), and those that turn the

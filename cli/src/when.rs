@@ -55,6 +55,30 @@ pub(crate) fn shown(unix_ms: u64) -> String {
     time.map_or_else(|| unix_ms.to_string(), |time| format!("{time:.3}"))
 }
 
+/// A span as people say it, in its two largest units: `40s`, `3m 20s`, `2h`, `5d 3h`.
+pub(crate) fn span(duration: Duration) -> String {
+    let seconds = duration.as_secs();
+    let parts = [
+        (seconds / 86_400, "d"),
+        (seconds / 3600 % 24, "h"),
+        (seconds / 60 % 60, "m"),
+        (seconds % 60, "s"),
+    ];
+    let first = parts.iter().position(|(count, _)| *count > 0);
+    let first = first.unwrap_or(parts.len() - 1);
+    let shown = parts[first..].iter().take(2).enumerate();
+    let shown = shown.filter(|(at, (count, _))| *at == 0 || *count > 0);
+    shown
+        .map(|(_, (count, unit))| format!("{count}{unit}"))
+        .collect::<Vec<_>>()
+        .join(" ")
+}
+
+/// How long ago that was; nothing for a time to come, which clocks that differ make.
+pub(crate) fn since_time(time: jiff::Timestamp, now: jiff::Timestamp) -> Duration {
+    Duration::try_from(now.duration_since(time)).unwrap_or_default()
+}
+
 /// A duration in milliseconds, rounded.
 pub(crate) fn millis(duration: Duration) -> u64 {
     u64::try_from((duration + Duration::from_micros(500)).as_millis()).unwrap_or(u64::MAX)
@@ -83,6 +107,17 @@ mod tests {
         ] {
             assert!(duration(text).is_err(), "{text:?}");
         }
+    }
+
+    #[test]
+    fn spans_have_at_most_two_units() {
+        let span = |seconds| span(Duration::from_secs(seconds));
+        assert_eq!(span(0), "0s");
+        assert_eq!(span(40), "40s");
+        assert_eq!(span(200), "3m 20s");
+        assert_eq!(span(7200), "2h");
+        assert_eq!(span(7201), "2h");
+        assert_eq!(span(442_800), "5d 3h");
     }
 
     proptest! {

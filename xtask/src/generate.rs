@@ -17,7 +17,7 @@ struct Generated {
     form: fn(&str) -> Result<String>,
 }
 
-const GENERATED: [Generated; 5] = [
+const GENERATED: [Generated; 7] = [
     Generated {
         file: "crds/relayclusters.nightjar.dev.yaml",
         program: "nightjar-operator",
@@ -52,6 +52,13 @@ const GENERATED: [Generated; 5] = [
         file: "docs/reference/metrics-relay.md",
         program: "nightjar-relay",
         args: &["--metrics-docs"],
+        form: as_it_is,
+    },
+    Generated {
+        file: "docs/reference/metrics-operator.md",
+        program: "nightjar-operator",
+        args: &["crd", "--metrics-docs"],
+        form: as_it_is,
     },
 ];
 

@@ -1,24 +1,37 @@
 //! The verbs, one file each.
 
+mod bundle;
+mod check;
 mod explain;
 mod export;
+mod fleet_status;
 mod import;
 mod inbox;
 mod key;
 mod man;
 mod message;
+mod plan;
 mod profile;
 mod relays;
+mod rollout;
+mod runbook;
 mod send;
 mod status;
 mod up;
 mod watch;
+mod why;
 
-use clap::CommandFactory;
+use crate::args::{Verb, command};
 
-use crate::args::{Cli, Verb};
 use crate::context::Context;
 use crate::error::CliError;
+
+pub(crate) use bundle::BundleArgs;
+pub(crate) use check::CheckArgs;
+pub(crate) use plan::PlanArgs;
+pub(crate) use rollout::{RestartArgs, RolloutVerb};
+pub(crate) use runbook::RunbookArgs;
+pub(crate) use why::WhyArgs;
 
 /// Runs one verb.
 pub(crate) async fn run(verb: Verb, context: &Context) -> Result<(), CliError> {
@@ -26,6 +39,13 @@ pub(crate) async fn run(verb: Verb, context: &Context) -> Result<(), CliError> {
         Verb::Up(args) => up::run(args, context).await,
         Verb::Down(args) => status::down(&args, context).await,
         Verb::Status(args) => status::status(&args, context).await,
+        Verb::Check(args) => check::run(&args, context).await,
+        Verb::Why(args) => why::run(&args, context).await,
+        Verb::Plan(args) => plan::run(&args, context).await,
+        Verb::Rollout(verb) => rollout::rollout(&verb, context).await,
+        Verb::Restart(args) => rollout::restart(&args, context).await,
+        Verb::Bundle(args) => bundle::run(&args, context).await,
+        Verb::Runbook(args) => runbook::run(&args, context),
         Verb::Key(verb) => key::run(verb, context),
         Verb::Profile(verb) => profile::run(verb, context).await,
         Verb::Relays(verb) => relays::run(verb, context).await,
@@ -37,7 +57,7 @@ pub(crate) async fn run(verb: Verb, context: &Context) -> Result<(), CliError> {
         Verb::Explain(args) => explain::run(&args, context),
         Verb::Completion { shell } => {
             let mut text = Vec::new();
-            clap_complete::generate(shell, &mut Cli::command(), "nightjar", &mut text);
+            clap_complete::generate(shell, &mut command(), "nightjar", &mut text);
             crate::output::write(&String::from_utf8_lossy(&text))
         }
         Verb::Man { markdown: true, .. } => man::markdown(),

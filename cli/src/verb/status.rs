@@ -1,4 +1,5 @@
-//! `nightjar status` and `nightjar down`: what the state folder of a running fleet tells, and ending it.
+//! `nightjar status` and `nightjar down`: what the state folder of a running fleet tells, and ending it. Fleets in Kubernetes are told
+//! by `fleet_status`.
 
 use std::time::Duration;
 
@@ -7,7 +8,8 @@ use nightjar_operator::local::{FleetState, ProcessState, ProcessStatus};
 use serde::Serialize;
 use tokio::time::{Instant, sleep};
 
-use crate::args::{DownArgs, StatusArgs};
+use super::fleet_status;
+use crate::args::{DownArgs, StatusArgs, is_plugin};
 use crate::code::Code;
 use crate::context::Context;
 use crate::error::CliError;
@@ -62,6 +64,10 @@ impl Record for RelayRecord {
 }
 
 pub(crate) async fn status(args: &StatusArgs, context: &Context) -> Result<(), CliError> {
+    let local = !args.via.via.is_empty() || args.via.state.is_some();
+    if args.fleet.is_some() || args.at.is_given() || (is_plugin() && !local) {
+        return fleet_status::run(args.fleet.as_deref(), &args.at, context).await;
+    }
     if !args.via.via.is_empty() {
         return relays(&context.relays(&args.via, None)?, context).await;
     }

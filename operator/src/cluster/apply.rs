@@ -14,7 +14,7 @@ use super::names::{MANAGER, Names};
 
 /// What happened to an object.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Change {
+pub(super) enum Change {
     /// It was made.
     Created,
     /// It had been there, somebody removed it, and it was made again.
@@ -29,7 +29,7 @@ pub enum Change {
 
 /// An object that was written.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Written {
+pub(super) struct Written {
     /// Its kind.
     pub kind: Kind,
     /// Its name.
@@ -40,7 +40,7 @@ pub struct Written {
 
 /// Applies objects of one fleet.
 #[allow(missing_debug_implementations)]
-pub struct Applier<'a> {
+pub(super) struct Applier<'a> {
     /// The client.
     pub client: &'a Client,
     /// Names of the fleet.
@@ -53,7 +53,7 @@ pub struct Applier<'a> {
 
 impl Applier<'_> {
     /// Applies what differs, in order, then removes what is no longer wanted. Ends at the first error; the next pass goes on.
-    pub async fn apply(
+    pub(super) async fn apply(
         &self,
         wanted: &[Desired],
         observed: &Observed,

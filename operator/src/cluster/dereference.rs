@@ -15,7 +15,7 @@ use super::record::StoredRecord;
 
 /// What a fleet has in the cluster.
 #[derive(Debug)]
-pub struct Observed {
+pub(super) struct Observed {
     /// Owned objects by kind and name.
     pub objects: BTreeMap<(Kind, String), Value>,
     /// Its pods, by name.
@@ -28,7 +28,7 @@ pub struct Observed {
 
 impl Observed {
     /// Reads everything.
-    pub async fn read(client: &Client, names: &Names) -> Result<Self, ClusterError> {
+    pub(super) async fn read(client: &Client, names: &Names) -> Result<Self, ClusterError> {
         let params = ListParams::default().labels(&names.selector());
         let namespace = names.namespace.as_str();
         let mut objects = BTreeMap::new();
@@ -69,12 +69,12 @@ impl Observed {
     }
 
     /// The StatefulSet of that name.
-    pub fn stateful_set(&self, name: &str) -> Option<&Value> {
+    pub(super) fn stateful_set(&self, name: &str) -> Option<&Value> {
         self.objects.get(&(Kind::StatefulSet, name.to_owned()))
     }
 
     /// The image that a StatefulSet runs.
-    pub fn image(&self, name: &str) -> Option<String> {
+    pub(super) fn image(&self, name: &str) -> Option<String> {
         let set = self.stateful_set(name)?;
         set["spec"]["template"]["spec"]["containers"][0]["image"]
             .as_str()

@@ -6,7 +6,7 @@ use crate::validate::FieldError;
 
 /// Why a pass over a fleet ended early.
 #[derive(Debug, thiserror::Error)]
-pub enum ClusterError {
+pub(super) enum ClusterError {
     /// The API server refused, or did not answer.
     #[error("cannot {verb} {kind}/{name}: {source}")]
     Api {
@@ -48,7 +48,7 @@ pub enum ClusterError {
 
 impl ClusterError {
     /// An answer of the API server, with what was asked.
-    pub fn api(verb: &'static str, kind: &str, name: &str, source: kube::Error) -> Self {
+    pub(super) fn api(verb: &'static str, kind: &str, name: &str, source: kube::Error) -> Self {
         Self::Api {
             verb,
             kind: kind.to_owned(),
@@ -58,7 +58,7 @@ impl ClusterError {
     }
 
     /// A stable word for conditions, events and metrics.
-    pub fn reason(&self) -> &'static str {
+    pub(super) fn reason(&self) -> &'static str {
         match self {
             Self::Api { source, .. } => match source.as_ref() {
                 kube::Error::Api(status) if status.is_forbidden() && is_quota(&status.message) => {
@@ -78,7 +78,7 @@ impl ClusterError {
     }
 
     /// What a person can do about it.
-    pub fn remedy(&self) -> String {
+    pub(super) fn remedy(&self) -> String {
         match self.reason() {
             "QuotaExceeded" => "raise the namespace's ResourceQuota, or ask for less".to_owned(),
             "Forbidden" => {

@@ -36,7 +36,7 @@ impl Default for LeaseTerms {
 
 /// What to do about a Lease as it is seen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Claim {
+pub(super) enum Claim {
     /// There is none: make it.
     Create,
     /// It is ours: renew it.
@@ -49,13 +49,13 @@ pub enum Claim {
 
 /// What this process remembers of the holder. Pure; the clock is a monotonic one that is passed in.
 #[derive(Debug, Default)]
-pub struct Observation {
+pub(super) struct Observation {
     seen: Option<(Option<String>, Option<MicroTime>, Instant)>,
 }
 
 impl Observation {
     /// Takes in the Lease as it was read at `now` and says what to do.
-    pub fn judge(&mut self, lease: Option<&Lease>, identity: &str, now: Instant) -> Claim {
+    pub(super) fn judge(&mut self, lease: Option<&Lease>, identity: &str, now: Instant) -> Claim {
         let Some(lease) = lease else {
             self.seen = None;
             return Claim::Create;
@@ -121,7 +121,7 @@ fn claimed(name: &str, read: Option<&Lease>, identity: &str, terms: LeaseTerms) 
 }
 
 /// Takes part in the election until `stop`; `leading` is true while this process holds the Lease. Releases it at the end.
-pub async fn run(
+pub(super) async fn run(
     api: Api<Lease>,
     name: String,
     identity: String,

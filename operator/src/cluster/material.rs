@@ -26,7 +26,7 @@ const AUTHORITY_CERTIFICATE: &str = "ca.crt";
 
 /// The seeds of the operator's own users in a region.
 #[derive(Clone)]
-pub struct OperatorSeeds {
+pub(super) struct OperatorSeeds {
     /// In the account of the relays.
     pub admin: Zeroizing<String>,
     /// In the system account.
@@ -34,7 +34,7 @@ pub struct OperatorSeeds {
 }
 
 /// Users of a region: public keys for configurations, and the seeds that the operator itself uses.
-pub struct RegionUsers {
+pub(super) struct RegionUsers {
     /// Public halves.
     pub public: RegionKeys,
     /// What the operator logs in with.
@@ -51,7 +51,7 @@ impl std::fmt::Debug for RegionUsers {
 
 /// The state of the fleet's keyring.
 #[derive(Debug)]
-pub enum Keys {
+pub(super) enum Keys {
     /// It can be used.
     Present(Box<Keyring>),
     /// It is gone although streams were made. Nothing is generated.
@@ -59,7 +59,7 @@ pub enum Keys {
 }
 
 /// Reads the keyring, or makes the first one if the fleet never had a stream.
-pub async fn keyring(
+pub(super) async fn keyring(
     store: &SecretStore,
     names: &Names,
     data_exists: bool,
@@ -97,7 +97,7 @@ pub async fn keyring(
 }
 
 /// The users of a region; those without a seed are made.
-pub async fn users(
+pub(super) async fn users(
     store: &SecretStore,
     names: &Names,
     region: &RegionName,
@@ -163,7 +163,7 @@ async fn seeds(
 
 /// How long certificates are valid, and when they are made anew.
 #[derive(Debug, Clone, Copy)]
-pub struct CertificateTerms {
+pub(super) struct CertificateTerms {
     /// Validity of an issued certificate.
     pub lifetime: Duration,
     /// Age at which it is replaced; less than `lifetime`.
@@ -172,7 +172,7 @@ pub struct CertificateTerms {
 
 /// Certificates of a fleet.
 #[derive(Debug, Default)]
-pub struct Certificates {
+pub(super) struct Certificates {
     /// Certificates of the regions' authorities, PEM.
     pub authorities: BTreeMap<RegionName, String>,
     /// By StatefulSet: what of its certificates a running process cannot load again.
@@ -198,7 +198,7 @@ struct IssuedNote {
 }
 
 /// Reads all certificates of the plan; what is missing, old or of another authority is issued.
-pub async fn certificates(
+pub(super) async fn certificates(
     store: &SecretStore,
     names: &Names,
     plan: &FleetPlan,

@@ -75,8 +75,8 @@ pub const TABLE: &[Row] = &[
     (
         "nj_fleet_waiting_for",
         "gauge",
-        "namespace, fleet, what, where",
-        "Since when a fleet waits for something, in seconds since 1970",
+        "namespace, fleet, what, region",
+        "Seconds since the fleet began to wait for this; region is empty where it concerns the fleet",
     ),
     (
         "nj_fleet_key_epochs",
@@ -194,7 +194,12 @@ pub const TABLE: &[Row] = &[
     ),
 ];
 
+/// Samples of this one hold a time; what is told is how long ago that was.
+const WAITING: &str = "nj_fleet_waiting_for";
+
 type Labels = Vec<(&'static str, String)>;
+/// Name, labels and value.
+type Sample = (&'static str, Labels, f64);
 
 /// The table as a page.
 pub fn reference_markdown() -> String {
@@ -210,7 +215,7 @@ pub fn reference_markdown() -> String {
 
 /// All metrics of one operator.
 #[derive(Debug)]
-pub struct Metrics {
+pub(super) struct Metrics {
     state: Arc<State>,
 }
 
@@ -225,14 +230,14 @@ struct State {
 #[derive(Debug, Default)]
 struct Inner {
     counters: BTreeMap<(&'static str, Labels), u64>,
-    fleets: BTreeMap<(String, String), Vec<(&'static str, Labels, f64)>>,
+    fleets: BTreeMap<(String, String), Vec<Sample>>,
     leaders: BTreeMap<Labels, String>,
     succeeded: BTreeMap<(String, String), f64>,
 }
 
 impl Metrics {
     /// Of an operator of that version.
-    pub fn new(version: &str) -> Self {
+    pub(super) fn new(version: &str) -> Self {
         let buckets = [
             0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0,
         ];
@@ -254,7 +259,7 @@ impl Metrics {
     }
 
     /// The text that Prometheus reads.
-    pub fn encode(&self) -> Result<String, std::fmt::Error> {
+    pub(super) fn encode(&self) -> Result<String, std::fmt::Error> {
         let mut registry = Registry::default();
         registry.register_collector(Box::new(Figures(Arc::clone(&self.state))));
         let mut text = String::new();
@@ -381,7 +386,7 @@ fn since_epoch(time: SystemTime) -> f64 {
 /// Samples of one fleet.
 struct Samples {
     base: Labels,
-    samples: Vec<(&'static str, Labels, f64)>,
+    samples: Vec<Sample>,
 }
 
 impl Samples {
@@ -417,14 +422,25 @@ impl Samples {
             };
             self.add("nj_fleet_condition", &[("type", of.name())], value);
         }
+        // One series for each word and region: the longest wait of them.
+        let mut oldest: BTreeMap<(&str, &str), i64> = BTreeMap::new();
         for wait in &status.waiting_for {
+            let region = status
+                .regions
+                .iter()
+                .map(|region| region.name.as_str())
+                .find(|region| concerns(&wait.where_, region))
+                .unwrap_or_default();
+            let since = wait.since.0.as_second();
+            oldest
+                .entry((wait.what.as_str(), region))
+                .and_modify(|known| *known = since.min(*known))
+                .or_insert(since);
+        }
+        for ((what, region), since) in oldest {
             #[expect(clippy::cast_precision_loss, reason = "seconds since 1970")]
-            let since = wait.since.0.as_second() as f64;
-            let labels = [
-                ("what", wait.what.as_str()),
-                ("where", wait.where_.as_str()),
-            ];
-            self.add("nj_fleet_waiting_for", &labels, since);
+            let since = since as f64;
+            self.add(WAITING, &[("what", what), ("region", region)], since);
         }
     }
 
@@ -575,6 +591,13 @@ impl Samples {
     }
 }
 
+/// Whether the place of a wait is in that region: the region itself, one of its streams, or one of its objects.
+fn concerns(place: &str, region: &str) -> bool {
+    place == region
+        || place.starts_with(&format!("{region}/"))
+        || place.contains(&format!("-{region}-"))
+}
+
 #[expect(clippy::cast_precision_loss, reason = "figures for a graph")]
 fn to_f64(number: u64) -> f64 {
     number as f64
@@ -627,9 +650,15 @@ impl Collector for Figures {
                     }
                 }
                 _ => {
+                    let now = since_epoch(SystemTime::now());
                     let samples = inner.fleets.values().flatten();
                     for (_, labels, value) in samples.filter(|(known, _, _)| known == name) {
-                        metric.encode_family(labels)?.encode_gauge(value)?;
+                        let value = if *name == WAITING {
+                            (now - value).max(0.0)
+                        } else {
+                            *value
+                        };
+                        metric.encode_family(labels)?.encode_gauge(&value)?;
                     }
                 }
             }

@@ -43,7 +43,6 @@ pub(super) type HealthOf = BTreeMap<RegionName, Arc<RegionHealth>>;
 
 /// What a pass found and did.
 pub(super) struct Pass {
-    pub(super) fleet: ValidFleet,
     pub(super) plan: FleetPlan,
     pub(super) images: Images,
     pub(super) newer: Option<String>,
@@ -152,7 +151,6 @@ pub(super) async fn pass(scope: &Scope<'_>, health: &HealthOf) -> Result<Pass, C
     observed.objects.clear();
     Ok(Pass {
         newer: newer(scope, &fleet, &images),
-        fleet,
         plan,
         images,
         written,

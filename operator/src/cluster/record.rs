@@ -17,7 +17,7 @@ const KEY: &str = "record.json";
 
 /// What is remembered of a fleet.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct FleetRecord {
+pub(super) struct FleetRecord {
     version: u32,
     /// Random, for ever: envelopes are bound to it.
     pub fleet_id: FleetId,
@@ -29,7 +29,7 @@ pub struct FleetRecord {
 
 /// What is remembered of a region, also after it left.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct RegionRecord {
+pub(super) struct RegionRecord {
     /// Incarnation of its streams, from 1.
     pub generation: u32,
     /// Streams that its JetStream holds, own and mirrored: they are never made a second time.
@@ -43,7 +43,7 @@ pub struct RegionRecord {
 
 impl FleetRecord {
     /// The record of a fleet that never ran.
-    pub fn new(fleet_id: FleetId) -> Self {
+    pub(super) fn new(fleet_id: FleetId) -> Self {
         Self {
             version: VERSION,
             fleet_id,
@@ -53,7 +53,7 @@ impl FleetRecord {
     }
 
     /// Regions that left, with the generation of their streams.
-    pub fn former(&self) -> BTreeMap<RegionName, u32> {
+    pub(super) fn former(&self) -> BTreeMap<RegionName, u32> {
         self.regions
             .iter()
             .filter(|(_, region)| region.removed && !region.streams.is_empty())
@@ -86,7 +86,7 @@ impl FleetRecord {
 
 /// The record, and the ConfigMap as it was read.
 #[derive(Debug, Clone)]
-pub struct StoredRecord {
+pub(super) struct StoredRecord {
     /// What is remembered.
     pub record: FleetRecord,
     map: Option<ConfigMap>,
@@ -94,7 +94,10 @@ pub struct StoredRecord {
 
 impl StoredRecord {
     /// Reads the record; `None` if the fleet never ran here.
-    pub async fn load(api: &Api<ConfigMap>, names: &Names) -> Result<Option<Self>, ClusterError> {
+    pub(super) async fn load(
+        api: &Api<ConfigMap>,
+        names: &Names,
+    ) -> Result<Option<Self>, ClusterError> {
         let map = api
             .get_opt(&names.record())
             .await
@@ -109,12 +112,16 @@ impl StoredRecord {
     }
 
     /// A record that is not stored yet.
-    pub fn fresh(record: FleetRecord) -> Self {
+    pub(super) fn fresh(record: FleetRecord) -> Self {
         Self { record, map: None }
     }
 
     /// Writes the record if it is not what is stored. Another writer in between is an error, never overwritten.
-    pub async fn save(&mut self, api: &Api<ConfigMap>, names: &Names) -> Result<(), ClusterError> {
+    pub(super) async fn save(
+        &mut self,
+        api: &Api<ConfigMap>,
+        names: &Names,
+    ) -> Result<(), ClusterError> {
         let stored = self
             .map
             .as_ref()

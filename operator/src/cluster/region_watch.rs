@@ -25,7 +25,7 @@ const APPLY_WITHIN: Duration = Duration::from_secs(30);
 
 /// What the watch is to do.
 #[derive(Debug, Clone)]
-pub struct Orders {
+pub(super) struct Orders {
     /// The region.
     pub region: RegionName,
     /// `tls://` of its JetStream servers.
@@ -50,7 +50,7 @@ pub struct Orders {
 
 /// A stream as it is.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct StreamView {
+pub(super) struct StreamView {
     /// Its name.
     pub name: StreamName,
     /// The region whose copy it is, of a mirror.
@@ -73,7 +73,7 @@ pub struct StreamView {
 
 /// A server as it is.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct ServerView {
+pub(super) struct ServerView {
     /// It says that it is well.
     pub healthy: bool,
     /// The tag of the configuration that it has loaded.
@@ -88,7 +88,7 @@ pub struct ServerView {
 
 /// What was seen of a region.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct RegionHealth {
+pub(super) struct RegionHealth {
     /// Why nothing could be seen.
     pub unreachable: Option<String>,
     /// JetStream servers and hubs that answered, by name.
@@ -103,7 +103,7 @@ pub struct RegionHealth {
 
 /// A watch that runs. Dropping it ends it.
 #[derive(Debug)]
-pub struct RegionWatch {
+pub(super) struct RegionWatch {
     orders: watch::Sender<Arc<Orders>>,
     health: watch::Receiver<Option<Arc<RegionHealth>>>,
     task: JoinHandle<()>,
@@ -117,7 +117,7 @@ impl Drop for RegionWatch {
 
 impl RegionWatch {
     /// Starts to watch; `changed` is called whenever something looks otherwise than before.
-    pub fn start(orders: Orders, changed: impl Fn() + Send + 'static) -> Self {
+    pub(super) fn start(orders: Orders, changed: impl Fn() + Send + 'static) -> Self {
         let (orders, received) = watch::channel(Arc::new(orders));
         let (told, health) = watch::channel(None);
         let task = tokio::spawn(run(received, told, changed));
@@ -129,12 +129,12 @@ impl RegionWatch {
     }
 
     /// Gives new orders.
-    pub fn order(&self, orders: Orders) {
+    pub(super) fn order(&self, orders: Orders) {
         self.orders.send_replace(Arc::new(orders));
     }
 
     /// What was seen last; `None` before the first look.
-    pub fn health(&self) -> Option<Arc<RegionHealth>> {
+    pub(super) fn health(&self) -> Option<Arc<RegionHealth>> {
         self.health.borrow().clone()
     }
 }

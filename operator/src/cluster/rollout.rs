@@ -16,7 +16,7 @@ use crate::validate::ValidRollout;
 
 /// A pod that should exist.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct PodView {
+pub(super) struct PodView {
     /// Its name.
     pub name: String,
     /// What it is.
@@ -35,7 +35,7 @@ pub struct PodView {
 
 /// Whether a region's NATS servers can lose one more.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum NatsHealth {
+pub(super) enum NatsHealth {
     /// Every replica of every stream is current, every server answers.
     Well,
     /// Something is behind or missing; the text says what.
@@ -46,7 +46,7 @@ pub enum NatsHealth {
 
 /// A region with its pods.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct RegionView {
+pub(super) struct RegionView {
     /// Its name.
     pub name: String,
     /// Its pods: hubs, NATS servers, relays, each by ordinal.
@@ -57,7 +57,7 @@ pub struct RegionView {
 
 /// What a decision is made from.
 #[derive(Debug, Clone, Copy)]
-pub struct Situation<'a> {
+pub(super) struct Situation<'a> {
     /// Regions in the order in which they move.
     pub regions: &'a [RegionView],
     /// Soak, deadline, settle.
@@ -72,7 +72,7 @@ pub struct Situation<'a> {
 
 /// What is waited for.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Wait {
+pub(super) struct Wait {
     /// A stable word.
     pub what: &'static str,
     /// Region or object.
@@ -83,7 +83,7 @@ pub struct Wait {
 
 /// What may happen now.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Decision {
+pub(super) struct Decision {
     /// The pod to restart, if one may be.
     pub restart: Option<String>,
     /// Regions whose pods may get the new template; others keep the old one, also when a pod dies by itself.
@@ -118,7 +118,7 @@ impl RegionView {
 }
 
 /// Decides.
-pub fn decide(situation: &Situation<'_>) -> Decision {
+pub(super) fn decide(situation: &Situation<'_>) -> Decision {
     let regions = situation.regions;
     let pods = || regions.iter().flat_map(|region| &region.pods);
     let total = pods().count();
@@ -430,3 +430,7 @@ impl<'a> Mover<'a> {
 fn count(number: usize) -> i32 {
     i32::try_from(number).unwrap_or(i32::MAX)
 }
+
+#[cfg(test)]
+#[path = "rollout_tests.rs"]
+mod tests;

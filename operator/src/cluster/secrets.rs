@@ -12,11 +12,11 @@ use super::error::ClusterError;
 use super::names::Names;
 
 /// Texts of a Secret by key; wiped when dropped.
-pub type SecretText = BTreeMap<String, Zeroizing<String>>;
+pub(super) type SecretText = BTreeMap<String, Zeroizing<String>>;
 
 /// What a Secret holds, and the notes in its annotations.
 #[derive(Clone, Default)]
-pub struct Held {
+pub(super) struct Held {
     /// Its texts.
     pub text: SecretText,
     /// Its annotations.
@@ -34,7 +34,7 @@ impl std::fmt::Debug for Held {
 
 /// The Secrets of one fleet.
 #[derive(Clone)]
-pub struct SecretStore {
+pub(super) struct SecretStore {
     api: Api<Secret>,
     names: Names,
     owner: OwnerReference,
@@ -50,7 +50,7 @@ impl std::fmt::Debug for SecretStore {
 
 /// Whether a Secret goes with the `RelayCluster`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Lifetime {
+pub(super) enum Lifetime {
     /// Removed with its owner.
     Fleet,
     /// Stays as long as the disks.
@@ -59,12 +59,12 @@ pub enum Lifetime {
 
 impl SecretStore {
     /// The Secrets of a fleet.
-    pub fn new(api: Api<Secret>, names: Names, owner: OwnerReference) -> Self {
+    pub(super) fn new(api: Api<Secret>, names: Names, owner: OwnerReference) -> Self {
         Self { api, names, owner }
     }
 
     /// Reads a Secret.
-    pub async fn get(&self, name: &str) -> Result<Option<Held>, ClusterError> {
+    pub(super) async fn get(&self, name: &str) -> Result<Option<Held>, ClusterError> {
         let secret = self
             .api
             .get_opt(name)
@@ -89,7 +89,7 @@ impl SecretStore {
     }
 
     /// Makes a Secret that is not there. One that appeared in between is never replaced: the caller comes back and reads it.
-    pub async fn create(
+    pub(super) async fn create(
         &self,
         name: &str,
         lifetime: Lifetime,
@@ -105,7 +105,7 @@ impl SecretStore {
     }
 
     /// Replaces the content of a Secret as it was read; a change in between is an error.
-    pub async fn replace(
+    pub(super) async fn replace(
         &self,
         name: &str,
         held: &Held,

@@ -140,10 +140,12 @@ pub struct RelayLimits {
     #[schemars(range(min = 500, max = 60000))]
     pub publish_deadline_ms: i32,
 
-    /// How long a stopping relay lets connections end, in seconds: 0 to 8. Default 5.
+    /// How long a stopping relay lets connections end, in seconds, 0 to 600: clients are told to go spread over this time, so that they do
+    /// not all come back at once. On one machine at most 8 s count. In Kubernetes a change restarts the relays, one after the other.
+    /// Default 5.
     ///
     /// Example: `5`
-    #[schemars(range(min = 0, max = 8))]
+    #[schemars(range(min = 0, max = 600))]
     pub drain_seconds: i32,
 }
 

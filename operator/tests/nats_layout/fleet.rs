@@ -16,7 +16,7 @@ use nightjar_operator::plan::{
     Addresses, Credential, FileRef, FleetFacts, FleetPlan, HostPort, Issuer, Port, ProcessId,
     ProcessPlan, RegionFacts, RegionKeys, Role, plan,
 };
-use nightjar_operator::validate::{ValidFleet, ValidRegion};
+use nightjar_operator::validate::ValidFleet;
 
 /// A fleet of nats-servers; dropping it ends them.
 pub(crate) struct Fleet {
@@ -335,22 +335,23 @@ impl Addresses for Loopback {
 }
 
 fn fleet_of(regions: &[(&str, u8)]) -> ValidFleet {
-    let regions = regions.iter().map(|(name, replicas)| ValidRegion {
-        name: name.parse().unwrap(),
-        relay_replicas: 0,
-        nats_replicas: *replicas,
-        nats_storage: 1 << 30,
-        public_url: None,
-    });
-    ValidFleet {
-        name: "layout".into(),
-        regions: regions.collect(),
-        max_bytes_per_region: 64 << 20,
-        message_retention: Duration::from_secs(90 * 86_400),
-        info: Default::default(),
-        limits: Default::default(),
-        tracing: None,
+    let regions: Vec<String> = regions
+        .iter()
+        .map(|(name, replicas)| {
+            format!("{{name: {name}, nats: {{replicas: {replicas}, storage: 1Gi}}}}")
+        })
+        .collect();
+    let mut fleet = nightjar_operator::validate::from_yaml(&format!(
+        "{{apiVersion: nightjar.dev/v1alpha1, kind: RelayCluster, metadata: {{name: layout}}, \
+         spec: {{regions: [{}], log: {{maxBytesPerRegion: 64Mi}}}}}}",
+        regions.join(", ")
+    ))
+    .unwrap();
+    // These tests start NATS servers alone.
+    for region in &mut fleet.regions {
+        region.relay_replicas = 0;
     }
+    fleet
 }
 
 fn spawn(process: &ProcessPlan) -> Child {

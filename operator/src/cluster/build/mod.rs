@@ -7,6 +7,8 @@ mod pod;
 mod pod_disruption_budget;
 mod service;
 mod stateful_set;
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeMap;
 

@@ -7,8 +7,8 @@ use k8s_openapi::api::core::v1::{
     EnvVar, EnvVarSource, ExecAction, HTTPGetAction, Lifecycle, LifecycleHandler,
     LocalObjectReference, NodeAffinity, NodeSelector, NodeSelectorRequirement, NodeSelectorTerm,
     ObjectFieldSelector, PodSecurityContext, PodSpec, PodTemplateSpec, PreferredSchedulingTerm,
-    Probe, ResourceRequirements, SeccompProfile, SecretVolumeSource, SecurityContext, Toleration,
-    TopologySpreadConstraint, Volume, VolumeMount,
+    Probe, ResourceRequirements, SeccompProfile, SecretVolumeSource, SecurityContext, SleepAction,
+    Toleration, TopologySpreadConstraint, Volume, VolumeMount,
 };
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta};
@@ -30,6 +30,8 @@ const HOST_TOPOLOGY: &str = "kubernetes.io/hostname";
 const NATS_GRACE_SECONDS: i64 = 60;
 /// Beside the drain of clients, a relay needs this to end its publishes and close its index.
 const RELAY_GRACE_BESIDE_DRAIN: i64 = 15;
+/// Time for endpoints to follow before a relay turns clients away.
+const RELAY_LEAVES_SERVICE_SECONDS: i64 = 3;
 const DEFAULT_CPU: &str = "100m";
 const DEFAULT_HUB_CPU: &str = "20m";
 const DEFAULT_MEMORY: &str = "256Mi";
@@ -53,10 +55,15 @@ pub(super) fn hash_of(group: &Group<'_>) -> String {
     let name = group.name();
     let asked = &group.spec.asked;
     let resources = match group.role {
-        Role::Nats => &asked.nats.resources,
-        Role::Hub | Role::Relay => &asked.relays.resources,
+        Role::Nats => Some(&asked.nats.resources),
+        Role::Relay => Some(&asked.relays.resources),
+        // A hub's are fixed.
+        Role::Hub => None,
     };
-    let pod = serde_json::to_string(&(&asked.placement, resources)).expect("a spec is plain JSON");
+    // The time that a relay has for its end is fixed when its pod is made.
+    let drain = (group.role == Role::Relay).then_some(group.input.fleet.limits.drain_seconds);
+    let pod =
+        serde_json::to_string(&(&asked.placement, resources, drain)).expect("a spec is plain JSON");
     // Pods of one role differ in their names alone, so the first speaks for all, also when their number changes.
     let process = group
         .processes()
@@ -240,7 +247,7 @@ fn container(group: &Group<'_>) -> Container {
         startup_probe: startup,
         readiness_probe: Some(readiness),
         liveness_probe: Some(liveness),
-        lifecycle: lame_duck(group.role),
+        lifecycle: Some(before_stop(group.role)),
         volume_mounts: Some(mounts(group)),
         security_context: Some(SecurityContext {
             allow_privilege_escalation: Some(false),
@@ -359,10 +366,11 @@ fn probes(role: Role) -> (Option<Probe>, Probe, Probe) {
     }
 }
 
-/// A server is asked to leave before it is told to stop: it hands over its streams, and ignores the signal to stop until it is through.
-fn lame_duck(role: Role) -> Option<Lifecycle> {
-    (role != Role::Relay).then(|| Lifecycle {
-        pre_stop: Some(LifecycleHandler {
+/// What happens before a pod is told to stop. A server is asked to leave: it hands over its streams, and ignores the signal to stop
+/// until it is through. A relay waits until no Service sends it clients any more.
+fn before_stop(role: Role) -> Lifecycle {
+    let handler = match role {
+        Role::Nats | Role::Hub => LifecycleHandler {
             exec: Some(ExecAction {
                 command: Some(
                     [
@@ -375,9 +383,18 @@ fn lame_duck(role: Role) -> Option<Lifecycle> {
                 ),
             }),
             ..LifecycleHandler::default()
-        }),
+        },
+        Role::Relay => LifecycleHandler {
+            sleep: Some(SleepAction {
+                seconds: RELAY_LEAVES_SERVICE_SECONDS,
+            }),
+            ..LifecycleHandler::default()
+        },
+    };
+    Lifecycle {
+        pre_stop: Some(handler),
         ..Lifecycle::default()
-    })
+    }
 }
 
 /// Volume name, folder, and the Secret that fills it.
