@@ -9,8 +9,8 @@ use anyhow::{Context, Result};
 use crate::cluster;
 use crate::run::{on_path, say};
 
-/// The target of `tests/tests/` that needs a cluster; it runs by itself.
-pub(crate) const TARGET: &str = "kubernetes";
+/// The targets of `tests/tests/` that need a cluster, in the order in which they run: the first installs the operator.
+pub(crate) const TARGETS: [&str; 2] = ["kubernetes", "fleet_cli"];
 /// Tags of the images that the tests ask for: changing from one to the other changes nothing but the name.
 const TAGS: [&str; 2] = ["dev", "dev-2"];
 
@@ -51,12 +51,7 @@ impl Ready {
             return Ok(());
         }
         let was_up = cluster::is_up();
-        if let Err(error) = cluster::up_small() {
-            return Err(match on_path("go") {
-                Some(_) => error,
-                None => error.context("there is no Go here, which builds Kubernetes once; see docs/how-to/test-cluster.md"),
-            });
-        }
+        cluster::up_small()?;
         self.started = !was_up;
         cluster::load_test_images(&TAGS)?;
         let programs = cluster::bin_dir();
@@ -93,12 +88,13 @@ impl Drop for Ready {
     }
 }
 
-/// The filter for this target: its own name stands for all of its tests.
-pub(crate) fn filter(filter: Option<&str>) -> Option<&str> {
-    match filter {
-        Some(TARGET) => None,
-        Some(filter) => Some(filter.strip_prefix("kubernetes::").unwrap_or(filter)),
-        None => None,
+/// The filter for one of the targets: the target's own name stands for all of its tests.
+pub(crate) fn filter<'a>(target: &str, filter: Option<&'a str>) -> Option<&'a str> {
+    let filter = filter?;
+    match filter.strip_prefix(target) {
+        Some("") => None,
+        Some(rest) => Some(rest.strip_prefix("::").unwrap_or(filter)),
+        None => Some(filter),
     }
 }
 
@@ -107,10 +103,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_name_of_the_target_stands_for_all_of_its_tests() {
-        assert_eq!(filter(None), None);
-        assert_eq!(filter(Some("kubernetes")), None);
-        assert_eq!(filter(Some("kubernetes::data")), Some("data"));
-        assert_eq!(filter(Some("relay")), Some("relay"));
+    fn the_name_of_a_target_stands_for_all_of_its_tests() {
+        for (asked, is) in [
+            (None, None),
+            (Some("kubernetes"), None),
+            (Some("kubernetes::data"), Some("data")),
+            (Some("kubernetes_x"), Some("kubernetes_x")),
+            (Some("relay"), Some("relay")),
+        ] {
+            assert_eq!(filter("kubernetes", asked), is);
+        }
     }
 }

@@ -88,7 +88,7 @@ pub(crate) fn test(args: &[String]) -> Result<ExitCode> {
     let mut totals = Totals::default();
     let mut all_ran = true;
     // The whole workspace each time, for the same features of the dependencies; what runs is chosen by the names of targets.
-    let fleets = test_arguments("tests", |name| name != kubernetes::TARGET)?;
+    let fleets = test_arguments("tests", |name| !kubernetes::TARGETS.contains(&name))?;
     for (targets, harness) in [
         (unit_and_crate_tests()?, None),
         // One fleet is some 15 processes: one at a time, the tests of a file in turn.
@@ -130,23 +130,31 @@ fn on_kubernetes(
     environment: &[(String, OsString)],
     totals: &mut Totals,
 ) -> Result<bool> {
-    let target = ["--test".to_owned(), kubernetes::TARGET.to_owned()];
-    let filter = kubernetes::filter(filter);
-    let listed = output(cargo_test(&target, filter).arg("--list"))?;
-    if !String::from_utf8_lossy(&listed)
-        .lines()
-        .any(|line| line.ends_with(": test"))
-    {
+    let mut chosen = Vec::new();
+    for name in kubernetes::TARGETS {
+        let target = ["--test".to_owned(), name.to_owned()];
+        let filter = kubernetes::filter(name, filter);
+        let listed = output(cargo_test(&target, filter).arg("--list"))?;
+        let tests = String::from_utf8_lossy(&listed);
+        if tests.lines().any(|line| line.ends_with(": test")) {
+            chosen.push((target, filter));
+        }
+    }
+    if chosen.is_empty() {
         return Ok(true);
     }
     let cluster = kubernetes::Ready::prepare();
-    say("cargo test --test kubernetes");
-    let mut command = cargo_test(&target, filter);
-    command
-        .arg("--test-threads=1")
-        .envs(environment.iter().cloned())
-        .envs(cluster.environment.iter().cloned());
-    run_tests(&mut command, totals)
+    let mut all_ran = true;
+    for (target, filter) in chosen {
+        say(&format!("cargo test {}", target.join(" ")));
+        let mut command = cargo_test(&target, filter);
+        command
+            .arg("--test-threads=1")
+            .envs(environment.iter().cloned())
+            .envs(cluster.environment.iter().cloned());
+        all_ran &= run_tests(&mut command, totals)?;
+    }
+    Ok(all_ran)
 }
 
 /// Arguments of `cargo test` for everything that starts no fleet.
