@@ -1,7 +1,7 @@
 //! The cluster that the tests run on, through the programs that a person uses: `kubectl`, `helm` and `cargo xtask cluster`.
 
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
@@ -105,16 +105,23 @@ impl Cluster {
             nodes: Vec::new(),
         };
         cluster.nodes = cluster.read_nodes()?;
-        // What a run that was killed left; there is one run at a time on a cluster.
-        cluster.try_kubectl(&[
-            "delete",
-            "namespace",
-            "--selector",
-            &format!("{TEST_LABEL}=fleet"),
-            "--wait=false",
-        ])?;
+        cluster.sweep()?;
         operator::install(&cluster)?;
         Ok(cluster)
+    }
+
+    /// Removes namespaces of runs that were killed: each ends with the number of its process.
+    fn sweep(&self) -> Result<(), String> {
+        let selector = format!("{TEST_LABEL}=fleet");
+        let found =
+            self.try_kubectl(&["get", "namespaces", "-o", "name", "--selector", &selector])?;
+        for namespace in found.lines() {
+            let process = namespace.rsplit('-').next().unwrap_or_default();
+            if !Path::new("/proc").join(process).exists() {
+                self.try_kubectl(&["delete", namespace, "--wait=false"])?;
+            }
+        }
+        Ok(())
     }
 
     fn read_nodes(&self) -> Result<Vec<Node>, String> {
