@@ -93,8 +93,9 @@ async fn a_lost_key_is_waited_for_and_never_replaced() {
     let before = fleet.pods();
 
     fleet.kubectl(&["delete", "secret", KEYS]);
-    let (_, remedy) = fleet.wait_waiting("KeysMissing").await;
-    assert!(remedy.contains(KEYS), "it names the Secret: {remedy}");
+    let (place, remedy) = fleet.wait_waiting("KeysMissing").await;
+    assert_eq!(place, format!("secret/{KEYS}"));
+    assert!(remedy.contains("backup"), "{remedy}");
     fleet
         .wait_condition("Degraded", "True", "KeysMissing")
         .await;
