@@ -115,10 +115,10 @@ async fn a_removed_object_is_made_again_and_an_event_says_so() {
     let fleet = three_servers(cluster, "remove").await;
     for (kind, name) in [
         ("service", "fleet-a"),
-        ("service", "fleet-a-hub"),
+        ("service", "fleet-a-relay"),
         ("configmap", "fleet-a-nats-config"),
         ("poddisruptionbudget", "fleet-a-nats"),
-        ("networkpolicy", "fleet-a-hub"),
+        ("networkpolicy", "fleet-a-nats"),
         ("statefulset", "fleet-a-relay"),
     ] {
         let old = get(&fleet, kind, name).expect("an object of the fleet");
