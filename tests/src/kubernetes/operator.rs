@@ -131,24 +131,60 @@ pub fn resident_kib(cluster: &Cluster) -> Vec<(String, u64)> {
         .collect()
 }
 
-/// The largest process of a pod: beside the operator there is only the pause program.
+/// Memory of the operator in a pod, KiB.
 fn resident_of_pod(uid: &str) -> u64 {
-    let processes = std::fs::read_dir("/proc").expect("/proc").flatten();
-    processes
-        .filter_map(|process| {
-            let cgroup = std::fs::read_to_string(process.path().join("cgroup")).ok()?;
-            if !cgroup.contains(uid) && !cgroup.contains(&uid.replace('-', "_")) {
-                return None;
-            }
-            let status = std::fs::read_to_string(process.path().join("status")).ok()?;
-            let line = status.lines().find(|line| line.starts_with("VmRSS:"))?;
-            line.split_whitespace().nth(1)?.parse::<u64>().ok()
-        })
-        .max()
+    let process = process_of_pod(uid).expect("the operator's process runs on this machine");
+    let status = std::fs::read_to_string(format!("/proc/{process}/status")).unwrap_or_default();
+    let line = status.lines().find(|line| line.starts_with("VmRSS:"));
+    line.and_then(|line| line.split_whitespace().nth(1)?.parse().ok())
         .unwrap_or_default()
 }
 
-/// Writes of operators in the audit log from a byte on, as `verb resource namespace/name`, without those of the Lease.
+/// The operator's process in a pod, by the pod's identity.
+fn process_of_pod(uid: &str) -> Option<i32> {
+    let processes = std::fs::read_dir("/proc").ok()?.flatten();
+    processes
+        .filter(|process| {
+            let read = |file: &str| std::fs::read_to_string(process.path().join(file));
+            let cgroup = read("cgroup").unwrap_or_default();
+            let of_pod = cgroup.contains(uid) || cgroup.contains(&uid.replace('-', "_"));
+            // The kernel keeps 15 letters of a name.
+            of_pod && read("comm").is_ok_and(|name| "nightjar-operator".starts_with(name.trim()))
+        })
+        .find_map(|process| process.file_name().to_str()?.parse().ok())
+}
+
+/// An operator that stands still, as on a machine that was suspended; goes on when this is dropped.
+#[derive(Debug)]
+pub struct Stalled {
+    process: rustix::process::Pid,
+}
+
+impl Stalled {
+    /// Stops the operator of a pod.
+    pub fn begin(pod: &Value) -> Stalled {
+        let process = process_of_pod(&text(&pod["metadata"]["uid"]));
+        let process = process
+            .and_then(rustix::process::Pid::from_raw)
+            .expect("the operator's process runs on this machine");
+        let stalled = Stalled { process };
+        stalled.signal(rustix::process::Signal::STOP);
+        stalled
+    }
+
+    fn signal(&self, signal: rustix::process::Signal) {
+        // It may have been ended by its kubelet meanwhile.
+        rustix::process::kill_process(self.process, signal).ok();
+    }
+}
+
+impl Drop for Stalled {
+    fn drop(&mut self) {
+        self.signal(rustix::process::Signal::CONT);
+    }
+}
+
+/// Writes of operators in the audit log from a byte on, as `verb resource namespace/name (code) from address`, without those of the Lease.
 pub fn writes_since(position: u64) -> Vec<String> {
     use std::io::{Read, Seek, SeekFrom};
     let mut file = std::fs::File::open(audit_log()).expect("the audit log");
@@ -170,13 +206,14 @@ pub fn writes_since(position: u64) -> Vec<String> {
         .map(|entry| {
             let about = &entry["objectRef"];
             format!(
-                "{} {}/{} {}/{} ({})",
+                "{} {}/{} {}/{} ({}) from {}",
                 text(&entry["verb"]),
                 text(&about["resource"]),
                 text(&about["subresource"]),
                 text(&about["namespace"]),
                 text(&about["name"]),
-                entry["responseStatus"]["code"]
+                entry["responseStatus"]["code"],
+                text(&entry["sourceIPs"][0])
             )
         })
         .collect()

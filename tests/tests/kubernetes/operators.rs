@@ -2,10 +2,11 @@
 
 use std::time::Instant;
 
-use nightjar_tests::kubernetes::cluster::{cluster, text, until};
+use nightjar_tests::kubernetes::cluster::{Cluster, cluster, machine, text, until};
 use nightjar_tests::kubernetes::fleet::{Fleet, FleetSpec};
 use nightjar_tests::kubernetes::{limits, operator};
 use nightjar_tests::report::measured;
+use serde_json::{Value, json};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn another_build_of_the_operator_restarts_no_pod() {
@@ -47,6 +48,64 @@ async fn another_build_of_the_operator_restarts_no_pod() {
     assert_eq!(before, fleet.pods(), "and after the way back");
 }
 
+/// The pod of the operator that leads.
+fn leading(cluster: &Cluster) -> Value {
+    let leader = operator::leader(cluster);
+    operator::pods(cluster)
+        .into_iter()
+        .find(|pod| leader.contains(&text(&pod["metadata"]["name"])))
+        .unwrap_or_else(|| panic!("`{leader}` leads, which is no pod"))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_leader_that_stood_still_writes_nothing_when_it_goes_on() {
+    let Some(cluster) = machine("stalled leader") else {
+        return;
+    };
+    let mut spec = FleetSpec::new(&["a"], 1);
+    let fleet = Fleet::start(cluster, "stalled", &spec).await;
+    let old = leading(cluster);
+    let (name, address) = (
+        text(&old["metadata"]["name"]),
+        text(&old["status"]["podIP"]),
+    );
+    let stalled = operator::Stalled::begin(&old);
+    let started = Instant::now();
+    until("another leader", limits::TAKEOVER, async || {
+        let leader = operator::leader(cluster);
+        if leader.contains(&name) || leader.is_empty() {
+            Err(format!("`{leader}` leads"))
+        } else {
+            Ok(())
+        }
+    })
+    .await;
+    measured(&format!(
+        "Kubernetes: another operator leads {:.1} s after the leader stood still",
+        started.elapsed().as_secs_f64()
+    ));
+    let position = operator::audit_position();
+    // Work for whoever thinks that it leads, before and after the old leader goes on.
+    spec.more = json!({"log": {"maxBytesPerRegion": "96Mi"}});
+    fleet.apply(&spec);
+    drop(stalled);
+    spec.more = json!({"log": {"maxBytesPerRegion": "128Mi"}});
+    fleet.apply(&spec);
+    fleet.wait_calm(limits::HEALED).await;
+    spec.regions[0].relays = 2;
+    fleet.apply(&spec);
+    fleet.wait_calm(limits::HEALED).await;
+    let writes = operator::writes_since(position);
+    assert!(!writes.is_empty(), "the new leader works");
+    let (old, new): (Vec<&String>, Vec<&String>) = writes
+        .iter()
+        .partition(|write| write.ends_with(&format!("from {address}")));
+    assert!(
+        old.is_empty(),
+        "writes of the old leader: {old:#?}\nof the new one: {new:#?}"
+    );
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_leader_killed_in_a_rollout_is_followed_by_another_that_finishes() {
     let Some(cluster) = cluster("leader killed") else {
@@ -67,15 +126,9 @@ async fn a_leader_killed_in_a_rollout_is_followed_by_another_that_finishes() {
         }
     })
     .await;
+    assert_eq!(operator::pods(cluster).len(), 2, "one stands by");
     let killed = operator::leader(cluster);
-    let pods = operator::pods(cluster);
-    assert_eq!(pods.len(), 2, "one stands by");
-    // Killed, not asked to stop: the Lease is not released.
-    let leading = pods
-        .iter()
-        .map(|pod| text(&pod["metadata"]["name"]))
-        .find(|name| killed.contains(name.as_str()))
-        .unwrap_or_else(|| panic!("`{killed}` leads, which is no pod"));
+    let leading = text(&leading(cluster)["metadata"]["name"]);
     cluster.kubectl(&[
         "delete",
         "pod",
