@@ -20,6 +20,7 @@ const TICK: Duration = Duration::from_millis(5);
 pub const CONVERGE_LIMIT: Duration = Duration::from_secs(120);
 
 /// Who the events of one run are from and for, and the word that marks them.
+#[derive(Debug)]
 pub struct Run {
     /// Value of the `t` tag of every public event.
     pub topic: String,
@@ -39,13 +40,18 @@ impl Run {
 
     /// `count` events, two public notes for each gift wrap, signed before any clock starts.
     pub fn events(&self, count: usize) -> Vec<Signed> {
+        self.events_from(0, count)
+    }
+
+    /// Like [`Run::events`], numbered from `first`: events with other numbers are other events, also within one second.
+    pub fn events_from(&self, first: usize, count: usize) -> Vec<Signed> {
         let one = |n: usize| match n % 3 {
             2 => wrap_for(1059, &self.recipient.pubkey(), &format!("sealed {n}")),
             _ => self
                 .author
                 .event(1, now(), &[&["t", &self.topic]], &format!("note {n}")),
         };
-        (0..count).map(one).collect()
+        (first..first + count).map(one).collect()
     }
 
     /// Filters that match every event of the run, for a connection that authenticated as the recipient.
@@ -54,6 +60,19 @@ impl Run {
             json!({"kinds": [1], "#t": [self.topic]}),
             json!({"kinds": [1059], "#p": [self.recipient.pubkey()]}),
         ]
+    }
+
+    /// Opens a subscription, named `live`, to everything of the run from `since` (seconds since 1970) on; frames are left to the caller.
+    pub async fn try_follow(&self, relay: &str, since: u64) -> Result<Socket, String> {
+        let socket = Socket::try_open(relay).await?;
+        socket.try_authenticate(&self.recipient).await?;
+        let mut filters = self.filters();
+        for filter in &mut filters {
+            filter["since"] = json!(since);
+            filter["limit"] = json!(5_000);
+        }
+        socket.try_subscribe("live", &filters).await?;
+        Ok(socket)
     }
 
     /// Subscribes at a relay to everything of the run.
@@ -77,7 +96,7 @@ impl Run {
         ids: &BTreeSet<String>,
     ) -> Result<BTreeMap<String, usize>, String> {
         let socket = Socket::try_open(relay).await?;
-        socket.authenticate(&self.recipient).await;
+        socket.try_authenticate(&self.recipient).await?;
         let mut served = BTreeMap::new();
         let all: Vec<&String> = ids.iter().collect();
         for some in all.chunks(250) {
@@ -208,6 +227,7 @@ pub async fn publish_steadily(relay: String, events: Vec<Signed>, rate: f64) -> 
         waiting: VecDeque::new(),
         unanswered: HashMap::new(),
         first_sent: HashMap::new(),
+        last_frame: Instant::now(),
         report: Published::default(),
     };
     let total = events.len();
@@ -242,6 +262,7 @@ struct Publisher {
     waiting: VecDeque<Signed>,
     unanswered: HashMap<String, (Signed, Instant)>,
     first_sent: HashMap<String, Instant>,
+    last_frame: Instant,
     report: Published,
 }
 
@@ -249,6 +270,7 @@ impl Publisher {
     async fn turn(&mut self) {
         if self.socket.is_none() {
             self.socket = Socket::try_open(&self.relay).await.ok();
+            self.last_frame = Instant::now();
         }
         let Some(socket) = &self.socket else { return };
         let mut broken = false;
@@ -267,6 +289,7 @@ impl Publisher {
                 .insert(event.id.clone(), (event, Instant::now()));
         }
         for received in socket.drain() {
+            self.last_frame = Instant::now();
             match received.frame {
                 Frame::Ok(id, accepted, message) => self.on_ok(id, accepted, &message, received.at),
                 Frame::End(..) => broken = true,
@@ -279,6 +302,8 @@ impl Publisher {
             .filter(|(_, (_, sent))| broken || sent.elapsed() > NO_ANSWER)
             .map(|(id, _)| id.clone())
             .collect();
+        // A machine that went away closes nothing.
+        broken |= !late.is_empty() && self.last_frame.elapsed() > NO_ANSWER;
         for id in late {
             self.again(&id);
         }

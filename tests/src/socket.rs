@@ -109,6 +109,13 @@ impl Socket {
 
     /// Answers the relay's challenge; more than one person may do so on a connection.
     pub async fn authenticate(&self, person: &Person) {
+        if let Err(error) = self.try_authenticate(person).await {
+            panic!("AUTH at {}: {error}", self.url);
+        }
+    }
+
+    /// Like [`Socket::authenticate`]; the error says why not.
+    pub async fn try_authenticate(&self, person: &Person) -> Result<(), String> {
         let challenge = self
             .peek(|frame| {
                 if let Frame::Auth(challenge) = frame {
@@ -117,13 +124,13 @@ impl Socket {
                     None
                 }
             })
-            .await;
-        let auth = person.auth(&self.url, &challenge.expect("a challenge on connect"));
-        self.send(&format!("[\"AUTH\",{}]", auth.json))
-            .await
-            .expect("the connection is open");
-        let (accepted, message) = self.ok(&auth.id).await.expect("an answer to AUTH");
-        assert!(accepted, "AUTH refused: {message}");
+            .await?;
+        let auth = person.auth(&self.url, &challenge);
+        self.send(&format!("[\"AUTH\",{}]", auth.json)).await?;
+        match self.ok(&auth.id).await? {
+            (true, _) => Ok(()),
+            (false, message) => Err(format!("refused: {message}")),
+        }
     }
 
     /// Sends a text frame.
@@ -166,11 +173,16 @@ impl Socket {
 
     /// Sends a REQ without waiting for anything.
     pub async fn subscribe(&self, subscription: &str, filters: &[Value]) {
-        let mut frame = vec![json!("REQ"), json!(subscription)];
-        frame.extend_from_slice(filters);
-        self.send(&Value::Array(frame).to_string())
+        self.try_subscribe(subscription, filters)
             .await
             .expect("the connection is open");
+    }
+
+    /// Like [`Socket::subscribe`]; the error says that the connection is not open.
+    pub async fn try_subscribe(&self, subscription: &str, filters: &[Value]) -> Result<(), String> {
+        let mut frame = vec![json!("REQ"), json!(subscription)];
+        frame.extend_from_slice(filters);
+        self.send(&Value::Array(frame).to_string()).await
     }
 
     /// Stored events of a REQ in the order they came, until EOSE; the subscription stays open. The error is the CLOSED message.

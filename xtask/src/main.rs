@@ -5,6 +5,7 @@ mod cache;
 mod clients;
 mod cluster;
 mod generate;
+mod kubernetes;
 mod nats;
 mod run;
 mod test;

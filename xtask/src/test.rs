@@ -8,8 +8,9 @@ use std::process::{Command, ExitCode};
 use anyhow::{Context, Result, bail};
 
 use crate::clients;
+use crate::kubernetes;
 use crate::nats::nats_server;
-use crate::run::{BUILD_PROGRAMS, cargo, root, run, say, stream, target_dir};
+use crate::run::{BUILD_PROGRAMS, cargo, output, root, run, say, stream, target_dir};
 use crate::tools;
 
 /// The sum over the `test result:` lines of a run.
@@ -87,18 +88,19 @@ pub(crate) fn test(args: &[String]) -> Result<ExitCode> {
     let mut totals = Totals::default();
     let mut all_ran = true;
     // The whole workspace each time, for the same features of the dependencies; what runs is chosen by the names of targets.
+    let fleets = test_arguments("tests", |name| !kubernetes::TARGETS.contains(&name))?;
     for (targets, harness) in [
         (unit_and_crate_tests()?, None),
         // One fleet is some 15 processes: one at a time, the tests of a file in turn.
-        (test_arguments("tests")?, Some("--test-threads=1")),
+        (fleets, Some("--test-threads=1")),
         (vec!["--doc".to_owned()], None),
     ] {
         say(&format!("cargo test {}", targets.join(" ")));
-        let mut command = cargo(&["test", "--workspace", "--no-fail-fast"]);
-        command.args(targets).args(filter).arg("--").args(harness);
-        command.envs(environment.iter().cloned());
+        let mut command = cargo_test(&targets, filter);
+        command.args(harness).envs(environment.iter().cloned());
         all_ran &= run_tests(&mut command, &mut totals)?;
     }
+    all_ran &= on_kubernetes(filter, &environment, &mut totals)?;
     print_report(&report);
     if totals.ignored > 0 {
         say(&format!("{} tests are marked #[ignore]", totals.ignored));
@@ -115,20 +117,60 @@ pub(crate) fn test(args: &[String]) -> Result<ExitCode> {
     })
 }
 
+/// `cargo test` of some targets up to the arguments of their harness.
+fn cargo_test(targets: &[String], filter: Option<&str>) -> Command {
+    let mut command = cargo(&["test", "--workspace", "--no-fail-fast"]);
+    command.args(targets).args(filter).arg("--");
+    command
+}
+
+/// The tests on a real Kubernetes, if the filter leaves any; only then a cluster is started.
+fn on_kubernetes(
+    filter: Option<&str>,
+    environment: &[(String, OsString)],
+    totals: &mut Totals,
+) -> Result<bool> {
+    let mut chosen = Vec::new();
+    for name in kubernetes::TARGETS {
+        let target = ["--test".to_owned(), name.to_owned()];
+        let filter = kubernetes::filter(name, filter);
+        let listed = output(cargo_test(&target, filter).arg("--list"))?;
+        let tests = String::from_utf8_lossy(&listed);
+        if tests.lines().any(|line| line.ends_with(": test")) {
+            chosen.push((target, filter));
+        }
+    }
+    if chosen.is_empty() {
+        return Ok(true);
+    }
+    let cluster = kubernetes::Ready::prepare();
+    let mut all_ran = true;
+    for (target, filter) in chosen {
+        say(&format!("cargo test {}", target.join(" ")));
+        let mut command = cargo_test(&target, filter);
+        command
+            .arg("--test-threads=1")
+            .envs(environment.iter().cloned())
+            .envs(cluster.environment.iter().cloned());
+        all_ran &= run_tests(&mut command, totals)?;
+    }
+    Ok(all_ran)
+}
+
 /// Arguments of `cargo test` for everything that starts no fleet.
 fn unit_and_crate_tests() -> Result<Vec<String>> {
     let mut arguments = vec!["--lib".to_owned(), "--bins".to_owned()];
     for entry in fs::read_dir(root())? {
         let name = entry?.file_name().to_string_lossy().into_owned();
         if name != "tests" && root().join(&name).join("Cargo.toml").is_file() {
-            arguments.extend(test_arguments(&name)?);
+            arguments.extend(test_arguments(&name, |_| true)?);
         }
     }
     Ok(arguments)
 }
 
 /// `--test NAME` for each file of a crate's `tests/` folder; a name may stand for one target of the workspace only.
-fn test_arguments(package: &str) -> Result<Vec<String>> {
+fn test_arguments(package: &str, wanted: impl Fn(&str) -> bool) -> Result<Vec<String>> {
     let dir = root().join(package).join("tests");
     let mut names = Vec::new();
     for entry in fs::read_dir(&dir).into_iter().flatten() {
@@ -142,6 +184,7 @@ fn test_arguments(package: &str) -> Result<Vec<String>> {
             );
         }
     }
+    names.retain(|name| wanted(name));
     names.sort();
     Ok(names
         .into_iter()

@@ -110,6 +110,15 @@ pub(super) fn load(request: &Request, nodes: &[Node]) -> Result<()> {
 }
 
 /// Docker archives of all images, under `work`.
+/// Gives every image of a tag another one too.
+pub(super) fn alias(tag: &str, other: &str, nodes: &[Node]) -> Result<()> {
+    on_all_nodes(nodes, |node| {
+        IMAGES.iter().try_for_each(|(target, ..)| {
+            super::node::alias(node, &image_name(target, tag), &image_name(target, other))
+        })
+    })
+}
+
 fn build(request: &Request, nats_server: &Path, work: &Path) -> Result<Vec<PathBuf>> {
     let context = work.join("context");
     let folder = match request.profile.as_str() {

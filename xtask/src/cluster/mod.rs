@@ -13,6 +13,7 @@ mod teardown;
 use std::fs::{self, File};
 use std::io::Write;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+use std::path::PathBuf;
 use std::process::{Command, ExitCode};
 use std::thread;
 use std::time::Instant;
@@ -54,6 +55,44 @@ pub(crate) fn cluster(args: &[String]) -> Result<ExitCode> {
         _ => bail!("`cluster {}` is no command\n\n{USAGE}", words.join(" ")),
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Starts the cluster that tests use; does nothing when it is up.
+pub(crate) fn up_small() -> Result<()> {
+    up(Topology::Small)
+}
+
+/// Whether a cluster is up, with all of its programs.
+pub(crate) fn is_up() -> bool {
+    whole().is_some()
+}
+
+/// Images of the programs that the tests have built, under each of `tags`.
+pub(crate) fn load_test_images(tags: &[&str]) -> Result<()> {
+    let nodes = running()?.nodes();
+    let (first, others) = tags.split_first().context("a tag")?;
+    images::load(
+        &images::Request::parse(&["--profile", "dev", "--tag", first])?,
+        &nodes,
+    )?;
+    others
+        .iter()
+        .try_for_each(|tag| images::alias(first, tag, &nodes))
+}
+
+/// Credentials of an administrator.
+pub(crate) fn kubeconfig() -> PathBuf {
+    plan::kubeconfig()
+}
+
+/// kubectl and helm.
+pub(crate) fn bin_dir() -> PathBuf {
+    plan::bin_dir()
+}
+
+/// Everything of the cluster that is up.
+pub(crate) fn run_dir() -> PathBuf {
+    plan::run_dir()
 }
 
 fn up(topology: Topology) -> Result<()> {
@@ -129,7 +168,8 @@ fn build(topology: Topology, parts: &parts::Parts) -> Result<()> {
     fs::write(run_dir.join("topology"), topology.name()).context("cannot note the topology")
 }
 
-fn down() -> Result<()> {
+/// Ends the cluster, if one is up.
+pub(crate) fn down() -> Result<()> {
     demand_root()?;
     let _lock = lock()?;
     teardown::clean()?;

@@ -130,6 +130,18 @@ pub(super) fn import(node: &Node, archive: &Path) -> Result<()> {
     .with_context(|| format!("cannot import {} on {}", archive.display(), node.name))
 }
 
+/// Gives an image of a node another name too.
+pub(super) fn alias(node: &Node, image: &str, other: &str) -> Result<()> {
+    run(daemon::mark(&mut Command::new("ctr"))
+        .arg("--address")
+        .arg(node.containerd_socket())
+        .args(["--namespace", "k8s.io", "images", "tag", "--force"])
+        .args([image, other])
+        .stdin(Stdio::null())
+        .stdout(Stdio::null()))
+    .with_context(|| format!("cannot name {image} {other} on {}", node.name))
+}
+
 /// Starts the kubelet and the kube-proxy. Needs the API.
 pub(super) fn start_kubelet(node: &Node, parts: &Parts) -> Result<()> {
     let dir = node.dir();

@@ -1,0 +1,64 @@
+//! One fleet of three regions for the tests that leave it as they found it: it is 18 pods.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use tokio::sync::Mutex;
+
+use super::cluster::Cluster;
+use super::fleet::{Fleet, FleetSpec};
+use super::limits;
+use crate::report::measured;
+
+/// The regions of the shared fleet.
+pub const REGIONS: [&str; 3] = ["a", "b", "c"];
+
+/// The shared fleet and what was asked for at its start.
+#[derive(Debug)]
+pub struct ThreeRegions {
+    /// The fleet.
+    pub fleet: Fleet,
+    /// What it was asked to be; a test that changes it puts this back.
+    pub spec: FleetSpec,
+}
+
+impl ThreeRegions {
+    /// The URL of a region.
+    pub fn url(&self, region: &str) -> String {
+        self.fleet.url(&self.spec, region)
+    }
+
+    /// The URLs of all regions.
+    pub fn urls(&self) -> Vec<String> {
+        self.fleet.urls(&self.spec)
+    }
+}
+
+static SHARED: Mutex<Option<Arc<ThreeRegions>>> = Mutex::const_new(None);
+
+/// The shared fleet, with everything as first asked for; made when there is none.
+pub async fn three_regions(cluster: &'static Cluster) -> Arc<ThreeRegions> {
+    let mut shared = SHARED.lock().await;
+    if let Some(three) = shared.as_ref() {
+        three.fleet.apply(&three.spec);
+        three.fleet.wait_calm(limits::HEALED).await;
+        return Arc::clone(three);
+    }
+    let spec = FleetSpec::new(&REGIONS, 3);
+    let fleet = Fleet::namespace(cluster, "shared");
+    let started = Instant::now();
+    fleet.apply(&spec);
+    fleet.wait_calm(limits::FLEET_READY).await;
+    measured(&format!(
+        "Kubernetes: three regions Ready {:.1} s after apply",
+        started.elapsed().as_secs_f64()
+    ));
+    let three = Arc::new(ThreeRegions { fleet, spec });
+    *shared = Some(Arc::clone(&three));
+    three
+}
+
+/// Ends the shared fleet, if there is one: by tests that break it, or need its room.
+pub async fn release() {
+    drop(SHARED.lock().await.take());
+}

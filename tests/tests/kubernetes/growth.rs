@@ -1,0 +1,116 @@
+//! Fleets grow and shrink while people use them.
+
+use std::time::Instant;
+
+use nightjar_tests::kubernetes::cluster::{cluster, until};
+use nightjar_tests::kubernetes::fleet::{Fleet, FleetSpec, RegionSpec};
+use nightjar_tests::kubernetes::load::Load;
+use nightjar_tests::kubernetes::{limits, shared};
+use nightjar_tests::report::measured;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn relays_come_and_go_and_a_live_subscriber_misses_nothing() {
+    let Some(cluster) = cluster("more and fewer relays") else {
+        return;
+    };
+    let mut spec = FleetSpec::new(&["a"], 1);
+    let fleet = Fleet::start(cluster, "relays", &spec).await;
+    let load = Load::start("relays 1, 2, 1", &fleet.urls(&spec)).await;
+    for relays in [2, 1] {
+        spec.regions[0].relays = relays;
+        fleet.apply(&spec);
+        until(
+            &format!("{relays} relays"),
+            limits::FLEET_READY,
+            async || {
+                let pods = fleet.pods();
+                let running = pods.iter().filter(|pod| pod.component == "relay");
+                let (all, ready) = running.fold((0, 0), |(all, ready), pod| {
+                    (all + 1, ready + u8::from(pod.ready))
+                });
+                if (all, ready) == (relays, relays) {
+                    Ok(())
+                } else {
+                    Err(format!("{ready} of {all} are ready"))
+                }
+            },
+        )
+        .await;
+        fleet.wait_calm(limits::HEALED).await;
+    }
+    load.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_region_is_added_and_leaves_only_when_its_log_is_held_elsewhere() {
+    let Some(cluster) = cluster("regions added and removed") else {
+        return;
+    };
+    shared::release().await;
+    let mut spec = FleetSpec::new(&["a"], 1);
+    let fleet = Fleet::start(cluster, "regions", &spec).await;
+    let old = Load::start("before the second region", &fleet.urls(&spec)).await;
+    let old = old.finish().await;
+
+    spec.regions.push(RegionSpec::new("b", 1));
+    let started = Instant::now();
+    fleet.apply(&spec);
+    fleet.wait_calm(limits::FLEET_READY).await;
+    measured(&format!(
+        "Kubernetes: a region of a development fleet added: Ready after {:.1} s",
+        started.elapsed().as_secs_f64()
+    ));
+    let both = fleet.urls(&spec);
+    old.run.wait_served_once(&both, &old.acknowledged).await;
+    let mixed = Load::start("two regions", &both).await;
+    let mixed = mixed.finish().await;
+
+    let b = spec.regions.pop().expect("region b");
+    fleet.apply(&spec);
+    let (place, remedy) = fleet.wait_waiting("RegionRemoval").await;
+    assert_eq!(place, b.name);
+    assert!(remedy.contains("nightjar.dev/remove-region=b"), "{remedy}");
+    let pods = fleet.pods();
+    assert!(
+        pods.iter()
+            .any(|pod| pod.region == "b" && pod.component == "relay" && pod.ready),
+        "until somebody says so, it serves: {pods:?}"
+    );
+
+    fleet.kubectl(&[
+        "annotate",
+        "relaycluster",
+        "fleet",
+        "nightjar.dev/remove-region=b",
+    ]);
+    until("region b is gone", limits::ROLLOUT, async || {
+        let pods = fleet.pods();
+        let left: Vec<_> = pods
+            .iter()
+            .filter(|pod| pod.region == "b")
+            .map(|pod| &pod.name)
+            .collect();
+        if left.is_empty() {
+            Ok(())
+        } else {
+            let object = fleet.object()?;
+            Err(format!(
+                "{left:?}; it waits for {}",
+                object["status"]["waitingFor"]
+            ))
+        }
+    })
+    .await;
+    fleet.wait_calm(limits::HEALED).await;
+    let rest = fleet.urls(&spec);
+    mixed.run.wait_served_once(&rest, &mixed.acknowledged).await;
+
+    // The name stands for positions in a log: it does not come back.
+    spec.regions.push(b);
+    fleet.apply(&spec);
+    let (place, remedy) = fleet.wait_waiting("InvalidSpec").await;
+    assert!(
+        place.starts_with("spec.regions[1].name") && remedy.contains("left the fleet"),
+        "{place}: {remedy}"
+    );
+}

@@ -1,0 +1,11 @@
+//! The operator on a real Kubernetes: what a platform team was promised, one test each. Skipped, with the reason, without a cluster.
+
+mod at_rest;
+mod data;
+mod edits;
+mod faults;
+mod first_use;
+mod growth;
+mod operators;
+mod rollout;
+mod rules;
