@@ -57,7 +57,6 @@ pub(super) async fn checks(cluster: &Cluster, fleet: &RelayCluster) -> Vec<Check
 /// What `status` says.
 fn status(fleet: &RelayCluster, category: &str, now: Timestamp) -> Vec<Check> {
     let name = fleet.name_any();
-    let why = format!("nightjar why {name}");
     let none = RelayClusterStatus::default();
     let status = fleet.status.as_ref().unwrap_or(&none);
     let (wanted, seen) = (fleet.metadata.generation, status.observed_generation);
@@ -85,6 +84,20 @@ fn status(fleet: &RelayCluster, category: &str, now: Timestamp) -> Vec<Check> {
             )
         }
     }];
+    let why = format!("nightjar why {name}");
+    checks.extend(conditions(status, category, &why, now));
+    checks.extend(holds(fleet, category));
+    checks
+}
+
+/// Conditions that a fleet which is well has.
+fn conditions(
+    status: &RelayClusterStatus,
+    category: &str,
+    why: &str,
+    now: Timestamp,
+) -> Vec<Check> {
+    let mut checks = Vec::new();
     for (of, wanted) in [
         (ConditionType::Ready, "True"),
         (ConditionType::Durable, "True"),
@@ -108,17 +121,24 @@ fn status(fleet: &RelayCluster, category: &str, now: Timestamp) -> Vec<Check> {
                     condition.message,
                     condition.reason
                 );
-                Check::failed(category, &check, Code::CheckConditions, message, &why)
+                Check::failed(category, &check, Code::CheckConditions, message, why)
             }
             None => Check::failed(
                 category,
                 &check,
                 Code::CheckConditions,
                 format!("there is no condition {}", of.name()),
-                &why,
+                why,
             ),
         });
     }
+    checks
+}
+
+/// Annotations that keep the operator from its work.
+fn holds(fleet: &RelayCluster, category: &str) -> Vec<Check> {
+    let name = fleet.name_any();
+    let mut checks = Vec::new();
     for (annotation, meaning, undo) in [
         (
             PAUSED,
