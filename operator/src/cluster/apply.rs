@@ -111,8 +111,13 @@ impl Applier<'_> {
         // What we wrote last says the same as what we want now, so the difference is somebody else's.
         let by_hand = stamp(&live) == stamp(&object);
         let field = first_difference(&live, &object).unwrap_or_default();
+        if live["metadata"]["deletionTimestamp"].is_string() {
+            // It is made anew when it is gone.
+            return Ok(None);
+        }
         if desired.kind == Kind::StatefulSet && !claims_hold(&live, &object) {
             self.grow(desired, &live, &object, observed).await?;
+            return Ok(Some(Change::Updated));
         }
         self.patch(desired, &object).await?;
         Ok(Some(if by_hand {
@@ -157,11 +162,11 @@ impl Applier<'_> {
         let claims: Api<PersistentVolumeClaim> =
             Api::namespaced(self.client.clone(), &self.names.namespace);
         let prefix = format!("{}-{}-", Names::claim(), desired.name);
-        for name in observed
-            .claims
-            .keys()
-            .filter(|name| name.starts_with(&prefix))
-        {
+        let of_set = |name: &&String| {
+            name.strip_prefix(&prefix)
+                .is_some_and(|rest| rest.bytes().all(|byte| byte.is_ascii_digit()))
+        };
+        for name in observed.claims.keys().filter(of_set) {
             let patch = json!({"spec": {"resources": {"requests": {"storage": size}}}});
             claims
                 .patch(name, &PatchParams::default(), &Patch::Merge(&patch))

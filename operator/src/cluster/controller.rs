@@ -136,6 +136,9 @@ fn fleet_of<K: kube::Resource>(object: &K) -> Option<ObjectRef<RelayCluster>> {
 
 /// A failed pass has told what went wrong; this only says when the next one comes.
 fn on_error(_: Arc<RelayCluster>, error: &ClusterError, _: Arc<Context>) -> Action {
+    if matches!(error, ClusterError::Outdated) {
+        return Action::requeue(BACKOFF_FIRST);
+    }
     tracing::warn!(%error, "a pass failed before its status could be written");
     Action::requeue(BACKOFF_FIRST * 5)
 }
@@ -215,7 +218,10 @@ async fn look_after(
     context: &Arc<Context>,
     key: &str,
 ) -> Result<(Action, &'static str), ClusterError> {
-    ensure_finalizer(scope).await?;
+    if ensure_finalizer(scope).await? {
+        // The change brings the object again, as it is now.
+        return Ok((Action::requeue(WAITING), "applied"));
+    }
     let health = health_of(context, key).await;
     let result = pass(scope, &health).await;
     let (status, failed) = match &result {
@@ -327,14 +333,14 @@ async fn watch(context: &Arc<Context>, scope: &Scope<'_>, key: &str, pass: &Pass
     }
 }
 
-async fn ensure_finalizer(scope: &Scope<'_>) -> Result<(), ClusterError> {
+async fn ensure_finalizer(scope: &Scope<'_>) -> Result<bool, ClusterError> {
     if scope
         .cluster
         .finalizers()
         .iter()
         .any(|known| known == FINALIZER)
     {
-        return Ok(());
+        return Ok(false);
     }
     let mut finalizers = scope.cluster.finalizers().to_vec();
     finalizers.push(FINALIZER.to_owned());
@@ -350,7 +356,7 @@ async fn ensure_finalizer(scope: &Scope<'_>) -> Result<(), ClusterError> {
             &Patch::Merge(&patch),
         )
         .await
-        .map(drop)
+        .map(|_| true)
         .map_err(|source| ClusterError::api("write", "relaycluster", &scope.names.fleet, source))
 }
 
@@ -405,6 +411,7 @@ pub(super) async fn write_status(
         }
         // The object changed or went in between; another pass is on its way.
         Err(kube::Error::Api(status)) if status.is_not_found() => Ok(()),
+        Err(kube::Error::Api(status)) if status.is_conflict() => Err(ClusterError::Outdated),
         Err(source) => Err(ClusterError::api(
             "write",
             "relaycluster/status",

@@ -4,6 +4,7 @@ use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 use super::names::APPLIED_HASH;
+use crate::crd::parse_quantity;
 
 /// Whether everything that `wanted` says is so in `live`. What the API server or others added is not ours to judge.
 pub(super) fn holds(live: &Value, wanted: &Value) -> bool {
@@ -22,8 +23,25 @@ pub(super) fn holds(live: &Value, wanted: &Value) -> bool {
                     .zip(live)
                     .all(|(wanted, live)| holds(live, wanted))
         }
+        (Value::String(wanted), Value::String(live)) => {
+            wanted == live || same_quantity(wanted, live)
+        }
         _ => wanted == live,
     }
+}
+
+/// Whether both are the same amount: the API server writes `1000m` as `1`, and `10240Mi` as `10Gi`.
+fn same_quantity(one: &str, other: &str) -> bool {
+    matches!((thousandths(one), thousandths(other)), (Some(one), Some(other)) if one == other)
+}
+
+fn thousandths(text: &str) -> Option<u128> {
+    if let Some(number) = text.strip_suffix('m') {
+        return number.parse().ok();
+    }
+    parse_quantity(text)
+        .ok()
+        .map(|amount| u128::from(amount) * 1_000)
 }
 
 fn is_empty(value: &Value) -> bool {
@@ -31,6 +49,7 @@ fn is_empty(value: &Value) -> bool {
         Value::Null => true,
         Value::Object(map) => map.is_empty(),
         Value::Array(list) => list.is_empty(),
+        Value::String(text) => text.is_empty(),
         _ => false,
     }
 }
@@ -53,7 +72,7 @@ pub(super) fn first_difference(live: &Value, wanted: &Value) -> Option<String> {
             .find_map(|(index, (wanted, live))| {
                 first_difference(live, wanted).map(|below| format!("[{index}]{below}"))
             }),
-        _ => (wanted != live).then(String::new),
+        _ => (!holds(live, wanted)).then(String::new),
     }
 }
 
@@ -89,6 +108,21 @@ mod tests {
         ] {
             assert!(!holds(&changed, &wanted), "{changed}");
             assert_eq!(first_difference(&changed, &wanted).as_deref(), Some(path));
+        }
+    }
+
+    #[test]
+    fn an_amount_is_the_same_however_it_is_written() {
+        for (wanted, live) in [
+            ("1000m", "1"),
+            ("10240Mi", "10Gi"),
+            ("1000M", "1G"),
+            ("100m", "100m"),
+        ] {
+            assert!(holds(&json!(live), &json!(wanted)), "{wanted} {live}");
+        }
+        for (wanted, live) in [("1", "2"), ("1Gi", "1G"), ("a", "b"), ("1", "1x")] {
+            assert!(!holds(&json!(live), &json!(wanted)), "{wanted} {live}");
         }
     }
 

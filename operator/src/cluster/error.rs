@@ -38,6 +38,9 @@ pub(super) enum ClusterError {
         /// `kind/name`.
         object: String,
     },
+    /// The object changed while it was looked at; the next pass sees it as it is.
+    #[error("the RelayCluster changed in the meantime")]
+    Outdated,
     /// Keys or certificates could not be made.
     #[error("{0}")]
     Pki(#[from] PkiError),
@@ -72,6 +75,7 @@ impl ClusterError {
             Self::Invalid(_) => "InvalidSpec",
             Self::Damaged { .. } => "DamagedObject",
             Self::Foreign { .. } => "NameTaken",
+            Self::Outdated => "Conflict",
             Self::Pki(_) => "CertificateError",
             Self::Plan(_) => "PlanError",
         }

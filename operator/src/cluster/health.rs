@@ -1,12 +1,22 @@
 //! Judges what was seen of a region's NATS: can it lose a server, is every message durable, is everything linked. Pure.
 
+use std::collections::BTreeSet;
+
+use nightjar_envelope::StreamName;
+
 use crate::plan::{FleetPlan, RegionPlan, StreamKind};
 
 use super::region_watch::{RegionHealth, StreamView};
 use super::rollout::NatsHealth;
 
 /// Whether the region's servers can lose one more.
-pub(super) fn nats(plan: &RegionPlan, health: Option<&RegionHealth>) -> NatsHealth {
+///
+/// A stream that was never made is no fault: a region that joins needs the others' servers to restart before its copies can be.
+pub(super) fn nats(
+    plan: &RegionPlan,
+    health: Option<&RegionHealth>,
+    made: &BTreeSet<StreamName>,
+) -> NatsHealth {
     let Some(health) = health else {
         return NatsHealth::Unseen("it was not looked at yet".to_owned());
     };
@@ -24,7 +34,10 @@ pub(super) fn nats(plan: &RegionPlan, health: Option<&RegionHealth>) -> NatsHeal
     }
     for stream in &plan.streams {
         let Some(seen) = health.streams.get(&stream.name) else {
-            return NatsHealth::Behind(format!("stream {} is not there", stream.name));
+            if made.contains(&stream.name) {
+                return NatsHealth::Behind(format!("stream {} is not there", stream.name));
+            }
+            continue;
         };
         if let Some(reason) = not_current(seen, stream.replicas) {
             return NatsHealth::Behind(reason);

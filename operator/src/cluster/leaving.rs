@@ -70,6 +70,16 @@ fn region_on_record(
         .next()
 }
 
+/// The fleet to run, and what is special about some regions.
+pub(super) struct Effective {
+    pub(super) fleet: ValidFleet,
+    /// They left the spec and are kept.
+    pub(super) leaving: BTreeSet<RegionName>,
+    /// They left the spec, and their record is not understood: nothing of them is touched.
+    pub(super) unread: BTreeSet<RegionName>,
+    pub(super) waits: Vec<Wait>,
+}
+
 /// The fleet to run: what was asked for, and the regions that cannot go yet.
 pub(super) fn effective(
     asked: &ValidFleet,
@@ -77,9 +87,9 @@ pub(super) fn effective(
     scope: &Scope<'_>,
     health: &HealthOf,
     observed: &Observed,
-) -> (ValidFleet, BTreeSet<RegionName>, Vec<Wait>) {
+) -> Effective {
     let mut fleet = asked.clone();
-    let (mut leaving, mut waits) = (BTreeSet::new(), Vec::new());
+    let (mut leaving, mut waits, mut unread) = (BTreeSet::new(), Vec::new(), BTreeSet::new());
     let gone: Vec<RegionName> = record
         .regions
         .iter()
@@ -90,6 +100,13 @@ pub(super) fn effective(
         .collect();
     for name in gone {
         let Some(mut region) = region_on_record(asked, record, &name) else {
+            // Nothing of it may go on the ground that its record is not understood.
+            waits.push(Wait {
+                what: "RegionRemoval",
+                where_: name.to_string(),
+                unblocked_by: "an operator that reads the region's record; put the region back into the spec meanwhile".to_owned(),
+            });
+            unread.insert(name);
             continue;
         };
         let acknowledged = asked.deletion_policy == DeletionPolicy::Delete
@@ -124,7 +141,12 @@ pub(super) fn effective(
         leaving.insert(name);
         fleet.regions.push(region);
     }
-    (fleet, leaving, waits)
+    Effective {
+        fleet,
+        leaving,
+        unread,
+        waits,
+    }
 }
 
 /// Why the other regions do not hold everything of a region's log; `None` if they do.

@@ -107,8 +107,16 @@ pub(super) async fn pass(scope: &Scope<'_>, health: &HealthOf) -> Result<Pass, C
     let mut observed = Observed::read(&scope.tools.client, &scope.names).await?;
     let asked = validate(scope.cluster).map_err(ClusterError::Invalid)?;
     let mut record = record(&observed, scope, &asked)?;
-    let (fleet, leaving, leaving_waits) =
-        leaving::effective(&asked, &mut record.record, scope, health, &observed);
+    let leaving::Effective {
+        fleet,
+        leaving,
+        unread,
+        waits: leaving_waits,
+    } = leaving::effective(&asked, &mut record.record, scope, health, &observed);
+    observed.objects.retain(|_, object| {
+        let region = object["metadata"]["labels"][names::REGION_LABEL].as_str();
+        !unread.iter().any(|unread| Some(unread.as_str()) == region)
+    });
     let data_exists = record.record.streams_made || has_log_disks(&observed);
     let store = scope.store();
     let keys = material::keyring(&store, &scope.names, data_exists).await?;
@@ -136,7 +144,7 @@ pub(super) async fn pass(scope: &Scope<'_>, health: &HealthOf) -> Result<Pass, C
         material::certificates(&store, &scope.names, &plan, scope.tools.terms, now).await?;
     let images = images(scope, &fleet, &observed);
     let mut desired = desired(scope, &fleet, &plan, &images, &users, &certificates);
-    let views = views(scope, &plan, &desired, &observed, health);
+    let views = views(scope, &plan, &desired, &observed, health, &record.record);
     let mut decision = decide(scope, &fleet, &views);
     hold_restart(&mut decision, scope, &keys, &views, &observed);
     hold_back(&mut desired, &decision, &observed);
@@ -293,10 +301,12 @@ fn facts(record: &FleetRecord, users: &BTreeMap<RegionName, RegionUsers>) -> Fle
 
 /// What was asked for, else what runs, else what the operator brings: an upgrade of the operator restarts nothing.
 fn images(scope: &Scope<'_>, fleet: &ValidFleet, observed: &Observed) -> Images {
+    // The last region is the last to get a change: after a change that was taken back it still has what ran before.
     let running = |role| {
         fleet
             .regions
             .iter()
+            .rev()
             .find_map(|region| observed.image(&scope.names.set(&region.name, role)))
     };
     let choose = |asked: &Option<String>, role, brought: &String| {
@@ -372,7 +382,13 @@ fn views(
     desired: &[Desired],
     observed: &Observed,
     health: &HealthOf,
+    record: &FleetRecord,
 ) -> Vec<RegionView> {
+    let none = BTreeSet::new();
+    let made = |region: &RegionName| {
+        let known = record.regions.get(region);
+        known.map_or(&none, |known| &known.streams)
+    };
     let wanted = |process: &ProcessPlan| {
         let set = scope.names.set(&process.id.region, process.id.role);
         desired
@@ -397,7 +413,11 @@ fn views(
                 .chain(&region.relays)
                 .map(view)
                 .collect(),
-            nats: health::nats(region, health.get(&region.name).map(Arc::as_ref)),
+            nats: health::nats(
+                region,
+                health.get(&region.name).map(Arc::as_ref),
+                made(&region.name),
+            ),
         })
         .collect()
 }

@@ -16,6 +16,8 @@ use crate::streams::{Links, Login, RegionAdmin, Watchdog};
 
 /// Pause between two looks.
 const EVERY: Duration = Duration::from_secs(2);
+/// A region that is not seen for this long is connected to anew.
+const ANEW_AFTER: Duration = Duration::from_secs(20);
 /// How long a connection may take.
 const CONNECT_WITHIN: Duration = Duration::from_secs(5);
 /// A server is asked to load its configuration at most this often.
@@ -155,6 +157,7 @@ async fn run(
 ) {
     let mut connections: Option<Connections> = None;
     let mut reloaded: BTreeMap<String, Instant> = BTreeMap::new();
+    let mut unseen_since: Option<Instant> = None;
     let mut ticks = tokio::time::interval(EVERY);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
@@ -167,6 +170,15 @@ async fn run(
                 ..RegionHealth::default()
             },
         };
+        match health.unreachable {
+            // A client gives up after a while; a new one begins.
+            Some(_) if unseen_since.get_or_insert_with(Instant::now).elapsed() > ANEW_AFTER => {
+                connections = None;
+                unseen_since = None;
+            }
+            Some(_) => {}
+            None => unseen_since = None,
+        }
         let differs = told
             .borrow()
             .as_ref()

@@ -183,6 +183,18 @@ pub(super) fn decide(situation: &Situation<'_>) -> Decision {
     .walk()
 }
 
+/// Whether a pod that is not ready may be replaced at once. A NATS server that only fails its probes may still be part of a majority, so
+/// it goes only if it cannot run at all, or if all others are there.
+fn alone(region: &RegionView, pod: &PodView) -> bool {
+    pod.role != Role::Nats
+        || pod.broken.is_some()
+        || region
+            .pods
+            .iter()
+            .filter(|other| other.role == Role::Nats && other.name != pod.name)
+            .all(|other| other.ready && !other.terminating)
+}
+
 /// One hash for what all pods are to become.
 fn revision(regions: &[RegionView]) -> String {
     let hashes: Vec<&str> = regions
@@ -281,7 +293,7 @@ impl<'a> Mover<'a> {
         if let Some(pod) = region
             .pods
             .iter()
-            .find(|pod| pod.outdated() && !pod.ready && !pod.terminating)
+            .find(|pod| pod.outdated() && !pod.ready && !pod.terminating && alone(region, pod))
         {
             return self.restart(pod);
         }

@@ -9,7 +9,7 @@ use kube::api::{Api, PostParams};
 use zeroize::Zeroizing;
 
 use super::error::ClusterError;
-use super::names::Names;
+use super::names::{FLEET_LABEL, Names};
 
 /// Texts of a Secret by key; wiped when dropped.
 pub(super) type SecretText = BTreeMap<String, Zeroizing<String>>;
@@ -73,6 +73,16 @@ impl SecretStore {
         let Some(secret) = secret else {
             return Ok(None);
         };
+        let fleet = secret
+            .metadata
+            .labels
+            .as_ref()
+            .and_then(|labels| labels.get(FLEET_LABEL));
+        if fleet.is_some_and(|fleet| *fleet != self.names.fleet) {
+            return Err(ClusterError::Foreign {
+                object: format!("secret/{name}"),
+            });
+        }
         let mut text = SecretText::new();
         for (key, ByteString(bytes)) in secret.data.unwrap_or_default() {
             let value = String::from_utf8(bytes).map_err(|_| ClusterError::Damaged {

@@ -95,7 +95,9 @@ fn wait_of(error: &ClusterError) -> Wait {
                 .first()
                 .map(|error| error.field.clone())
                 .unwrap_or_default(),
-            ClusterError::Pki(_) | ClusterError::Plan(_) => "fleet".to_owned(),
+            ClusterError::Outdated | ClusterError::Pki(_) | ClusterError::Plan(_) => {
+                "fleet".to_owned()
+            }
         },
         unblocked_by: format!("{}; {error}", error.remedy()),
     }

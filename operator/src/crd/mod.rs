@@ -116,6 +116,9 @@ pub struct RelayClusterSpec {
 /// One region: relays, and the NATS servers that keep its part of the log.
 #[derive(KubeSchema, Serialize, Deserialize, Debug, Clone, PartialEq)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[x_kube(
+    validation = Rule::new("!self.name.endsWith('-') && !self.name.endsWith('-nats') && !self.name.endsWith('-hub') && !self.name.endsWith('-relay')").message("name of a region must not end in '-', '-nats', '-hub' or '-relay': names of objects are made of it").field_path(".name")
+)]
 pub struct RegionSpec {
     /// Name of the region: 1 to 31 of a-z, 0-9 and '-', beginning with a letter. It is part of stored data: never change it, and
     /// never use it again for another region.

@@ -226,6 +226,8 @@ fn cluster(conf: &mut Conf, plan: &Planner<'_>, id: &ProcessId, name: &str, serv
     conf.string("name", name);
     listen(conf, &plan.listen(id, Port::Route));
     conf.bare("no_advertise", true);
+    // Servers tell each other where to reach third ones: by the name in their certificates, not by the address of today.
+    conf.string("advertise", plan.connect(id, Port::Route));
     tls(conf, plan, id, &Issuer::Region(id.region.clone()));
     let routes: Vec<String> = ids(&id.region, id.role, servers)
         .filter(|other| other != id)

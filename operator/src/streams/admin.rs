@@ -95,11 +95,15 @@ pub enum Change {
     Unchanged,
 }
 
+/// A client that nobody holds any more goes on connecting until it gets through; after so many attempts it ends.
+const LOST_ATTEMPTS: usize = 30;
+
 /// How the operator logs in to a region's servers.
 #[derive(Clone)]
 pub struct Login {
     seed: Zeroizing<String>,
     authority: Option<String>,
+    attempts: Option<usize>,
 }
 
 impl std::fmt::Debug for Login {
@@ -116,6 +120,7 @@ impl Login {
         Self {
             seed: Zeroizing::new(seed.to_owned()),
             authority: None,
+            attempts: None,
         }
     }
 
@@ -123,6 +128,7 @@ impl Login {
     pub fn tls(seed: &str, authority: &str) -> Self {
         Self {
             authority: Some(authority.to_owned()),
+            attempts: Some(LOST_ATTEMPTS),
             ..Self::plain(seed)
         }
     }
@@ -373,6 +379,7 @@ pub(super) async fn connect(
     }
     options
         .connection_timeout(Duration::from_secs(2))
+        .max_reconnects(login.attempts)
         .ping_interval(Duration::from_secs(2))
         .reconnect_delay_callback(|attempt| {
             Duration::from_millis(50 * u64::try_from(attempt.min(20)).unwrap_or(20))
