@@ -285,6 +285,14 @@ fn plain(value: &Value) -> String {
     shown(&text)
 }
 
+/// A number with its word.
+pub(crate) fn counted(number: usize, one: &str, several: &str) -> String {
+    match number {
+        1 => format!("1 {one}"),
+        number => format!("{number} {several}"),
+    }
+}
+
 /// Foreign text as it may stand in a line of ours.
 pub(crate) fn shown(text: &str) -> String {
     text.replace(steers_terminal, " ")

@@ -110,7 +110,12 @@ struct Run {
     #[arg(long, value_name = "SPAN", env = "NIGHTJAR_CERTIFICATE_LIFETIME", default_value = "365d", value_parser = nightjar_operator::crd::parse_duration)]
     certificate_lifetime: std::time::Duration,
     /// What to log, as RUST_LOG
-    #[arg(long, value_name = "FILTER", env = "RUST_LOG", default_value = "info")]
+    #[arg(
+        long,
+        value_name = "FILTER",
+        env = "RUST_LOG",
+        default_value = "info,async_nats=warn"
+    )]
     log: String,
 }
 

@@ -138,6 +138,7 @@ pub fn validate(cluster: &RelayCluster) -> Result<ValidFleet, Vec<FieldError>> {
     let name = cluster.metadata.name.clone().unwrap_or_default();
     check_fleet_name(&name, &mut errors);
     check_unique_names(&cluster.spec.regions, &mut errors);
+    check_pod_names(&name, &cluster.spec.regions, &mut errors);
 
     let log = &cluster.spec.log;
     let max_bytes_per_region = read(
@@ -248,6 +249,25 @@ fn check_fleet_name(name: &str, errors: &mut Vec<FieldError>) {
             "metadata.name",
             format!("{rule}, is {}", quote(name)),
         ));
+    }
+}
+
+/// Names of pods, StatefulSets and their labels are made of both; Kubernetes allows 63 characters, with suffixes.
+fn check_pod_names(fleet: &str, regions: &[RegionSpec], errors: &mut Vec<FieldError>) {
+    const TOGETHER: usize = 44;
+    // The rule of the schema says the same without the place.
+    errors.retain(|error| !error.message.contains("characters together"));
+    for (index, region) in regions.iter().enumerate() {
+        let length = fleet.len() + region.name.len();
+        if fleet.len() <= 40 && region.name.len() <= 31 && length > TOGETHER {
+            let message = format!(
+                "and metadata.name must have at most {TOGETHER} characters together, have {length}: names of pods are made of both"
+            );
+            errors.push(FieldError::new(
+                format!("spec.regions[{index}].name"),
+                message,
+            ));
+        }
     }
 }
 

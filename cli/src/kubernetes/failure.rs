@@ -28,11 +28,6 @@ impl Failure {
         self.code == Code::ApiForbidden
     }
 
-    /// Whether the cluster does not know RelayClusters.
-    pub(crate) fn is_no_crd(&self) -> bool {
-        self.code == Code::NoCrd
-    }
-
     pub(super) fn of(
         cluster: &Cluster,
         verb: &'static str,
@@ -225,8 +220,11 @@ mod tests {
         ] {
             assert_eq!(failure(code, "said", name).code.exit(), exit, "{code}");
         }
-        assert!(failure(404, "404 page not found", None).is_no_crd());
-        assert!(!failure(404, "relayclusters \"eu\" not found", Some("eu")).is_no_crd());
+        assert_eq!(failure(404, "404 page not found", None).code, Code::NoCrd);
+        assert_eq!(
+            failure(404, "not found", Some("eu")).code,
+            Code::NoSuchFleet
+        );
     }
 
     #[test]

@@ -11,13 +11,14 @@ use crate::error::CliError;
 
 /// All fleets of the namespace.
 pub(crate) async fn fleets(cluster: &Cluster) -> Result<Vec<RelayCluster>, Failure> {
-    cluster.list::<RelayCluster>("").await
+    let read = cluster.fleets().await?;
+    Ok(read.into_iter().map(|read| read.fleet).collect())
 }
 
 /// The fleet of that name; an error that says which there are otherwise.
 pub(crate) async fn found_fleet(cluster: &Cluster, name: &str) -> Result<RelayCluster, CliError> {
-    if let Some(fleet) = cluster.get::<RelayCluster>(name).await? {
-        return Ok(fleet);
+    if let Some(read) = cluster.fleet(name).await? {
+        return Ok(read.fleet);
     }
     let known = fleets(cluster).await?;
     let error = CliError::new(

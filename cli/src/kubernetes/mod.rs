@@ -3,6 +3,7 @@
 mod failure;
 mod fleet;
 mod layout;
+mod tolerant;
 
 use std::future::Future;
 use std::path::PathBuf;

@@ -5,7 +5,6 @@ use std::time::Duration;
 use clap::{Args, Subcommand};
 use jiff::Timestamp;
 use kube::ResourceExt;
-use kube::api::{Patch, PatchParams};
 use nightjar_operator::crd::{RelayCluster, RolloutPhase, RolloutStatus};
 use serde::Serialize;
 use serde_json::json;
@@ -212,11 +211,14 @@ enum Look {
 
 /// `before` is the rollout that was there when a restart was asked for: one that ended before does not count.
 fn look(fleet: &RelayCluster, before: Option<&Option<RolloutStatus>>) -> Look {
-    if annotated(fleet, PAUSED) || annotated(fleet, ROLLOUT_PAUSED) {
+    let name = fleet.name_any();
+    if annotated(fleet, PAUSED) {
         return Look::Stuck(format!(
-            "it is paused; nightjar rollout resume {}",
-            fleet.name_any()
+            "the fleet is paused: kubectl annotate njc {name} {PAUSED}-"
         ));
+    }
+    if annotated(fleet, ROLLOUT_PAUSED) {
+        return Look::Stuck(format!("it is paused: nightjar rollout resume {name}"));
     }
     let seen = fleet
         .status
@@ -281,8 +283,8 @@ async fn wait(
         }
         sleep(AGAIN).await;
         // A pass of the API server's weakness does not end a wait of minutes.
-        match cluster.get::<RelayCluster>(&name).await {
-            Ok(Some(seen)) => fleet = seen,
+        match cluster.fleet(&name).await {
+            Ok(Some(seen)) => fleet = seen.fleet,
             Ok(None) => {
                 let gone = CliError::new(
                     Code::NoSuchFleet,
@@ -304,10 +306,7 @@ async fn annotate(
     value: Option<&str>,
 ) -> Result<RelayCluster, CliError> {
     let change = json!({"metadata": {"annotations": {name: value}}});
-    let api = cluster.api::<RelayCluster>();
-    let (params, patch) = (PatchParams::default(), Patch::Merge(&change));
-    let asked = api.patch(fleet, &params, &patch);
-    Ok(cluster.ask("patch", "relayclusters", asked).await?)
+    Ok(cluster.patch_fleet(fleet, &change).await?)
 }
 
 async fn pause(args: &FleetArgs, hold: bool, context: &Context) -> Result<(), CliError> {

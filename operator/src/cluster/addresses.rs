@@ -1,7 +1,10 @@
 //! Where a fleet's processes are in Kubernetes: DNS names of pods, mounted files. Pure; the plan asks it.
 
+use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
+
+use nightjar_envelope::RegionName;
 
 use super::names::{
     CONFIG_DIR, DATA_DIR, KEYS_DIR, MONITOR_PORT, Names, RUN_DIR, TLS_DIR, USER_DIR, port_number,
@@ -14,12 +17,13 @@ use crate::plan::{
 #[derive(Debug, Clone)]
 pub struct ClusterAddresses {
     names: Names,
+    ports: BTreeMap<RegionName, i32>,
 }
 
 impl ClusterAddresses {
-    /// Of a fleet in a namespace.
-    pub fn new(names: Names) -> Self {
-        Self { names }
+    /// Of a fleet in a namespace, with the ports of the regions' Services.
+    pub fn new(names: Names, ports: BTreeMap<RegionName, i32>) -> Self {
+        Self { names, ports }
     }
 }
 
@@ -79,7 +83,11 @@ impl Addresses for ClusterAddresses {
 
     fn relay_url(&self, process: &ProcessId) -> String {
         // Clients use the Service; it decides which relay serves them.
-        format!("ws://{}", self.names.service_host(&process.region))
+        let host = self.names.service_host(&process.region);
+        match self.ports.get(&process.region) {
+            None | Some(80) => format!("ws://{host}"),
+            Some(port) => format!("ws://{host}:{port}"),
+        }
     }
 
     fn path(&self, process: &ProcessId, file: &FileRef) -> PathBuf {

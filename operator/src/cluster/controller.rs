@@ -205,6 +205,7 @@ async fn pause(
             None => new.conditions.push(condition),
         }
     }
+    new.observed_generation = scope.cluster.metadata.generation;
     write_status(scope, context, &new).await?;
     Ok((Action::await_change(), "unchanged"))
 }

@@ -8,6 +8,7 @@ use k8s_openapi::api::core::v1::{ConfigMap, Node, PersistentVolumeClaim, Secret}
 use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams};
 use kube::runtime::controller::Action;
 use kube::{Resource as _, ResourceExt as _};
+use nightjar_envelope::RegionName;
 use serde_json::json;
 
 use super::build::Kind;
@@ -20,6 +21,7 @@ use super::pass::Scope;
 use super::rollout::Wait;
 use super::status::{self, Facts};
 use crate::crd::{DeletionPolicy, RelayCluster};
+use crate::plan::Role;
 
 const AGAIN: Duration = Duration::from_secs(3);
 
@@ -148,6 +150,38 @@ async fn remove_data(scope: &Scope<'_>, observed: &Observed) -> Result<(), Clust
         .map_err(|source| ClusterError::api("delete", "secret", &keys, source))?;
     absent(scope.api::<ConfigMap>().delete(&record, &params).await)
         .map_err(|source| ClusterError::api("delete", "configmap", &record, source))
+}
+
+/// Removes the disks and Secrets of a region that left.
+pub(super) async fn remove_region(
+    scope: &Scope<'_>,
+    region: &RegionName,
+    claims: &[&String],
+) -> Result<(), ClusterError> {
+    let params = DeleteParams::default();
+    let names = &scope.names;
+    let secrets = [
+        names.operator_users(region),
+        names.user(region, Role::Relay),
+        names.user(region, Role::Nats),
+        names.authority(region),
+        names.tls(region, Role::Nats),
+        names.tls(region, Role::Hub),
+    ];
+    for secret in &secrets {
+        absent(scope.api::<Secret>().delete(secret, &params).await)
+            .map_err(|source| ClusterError::api("delete", "secret", secret, source))?;
+    }
+    for name in claims {
+        absent(
+            scope
+                .api::<PersistentVolumeClaim>()
+                .delete(name, &params)
+                .await,
+        )
+        .map_err(|source| ClusterError::api("delete", "persistentvolumeclaim", name, source))?;
+    }
+    Ok(())
 }
 
 fn absent<T>(result: Result<T, kube::Error>) -> Result<(), kube::Error> {

@@ -1,5 +1,6 @@
 //! Kubernetes Events of a fleet: on transitions only, with stable reasons, and a note that says what to do.
 
+use k8s_openapi::api::core::v1::ObjectReference;
 use kube::Resource as _;
 use kube::runtime::events::{Event, EventType};
 
@@ -19,6 +20,18 @@ async fn publish(
     action: &str,
     note: String,
 ) {
+    publish_about(context, scope, type_, (reason, action), note, None).await;
+}
+
+/// Like [`publish`], about one object of the fleet. The library folds events that differ in their notes alone, so the object is part of it.
+async fn publish_about(
+    context: &Context,
+    scope: &Scope<'_>,
+    type_: EventType,
+    (reason, action): (&str, &str),
+    note: String,
+    object: Option<ObjectReference>,
+) {
     let note = match note.char_indices().nth(LONGEST_NOTE - 4) {
         Some((end, _)) => format!("{}...", &note[..end]),
         None => note,
@@ -28,7 +41,7 @@ async fn publish(
         reason: reason.to_owned(),
         note: Some(note),
         action: action.to_owned(),
-        secondary: None,
+        secondary: object,
     };
     let about = scope.cluster.object_ref(&());
     // What cannot be told as an event is still in the status.
@@ -119,7 +132,9 @@ pub(super) async fn of_pass(context: &Context, scope: &Scope<'_>, pass: &Pass) {
             Change::Removed => EventType::Normal,
             _ => EventType::Warning,
         };
-        publish(context, scope, type_, reason, "Apply", note).await;
+        let resource = kind.resource();
+        let about = reference(scope, &resource.api_version, &resource.kind, name);
+        publish_about(context, scope, type_, (reason, "Apply"), note, Some(about)).await;
     }
     if !pass.certificates.issued.is_empty() {
         let note = format!(
@@ -141,18 +156,22 @@ pub(super) async fn of_pass(context: &Context, scope: &Scope<'_>, pass: &Pass) {
 /// Tells of a pod that is restarted by a rollout.
 pub(super) async fn restarted(context: &Context, scope: &Scope<'_>, pod: &str) {
     let note = format!("pod/{pod} is restarted to run what was asked for");
-    publish(
-        context,
-        scope,
-        EventType::Normal,
-        "PodRestarted",
-        "Rollout",
-        note,
-    )
-    .await;
+    let about = reference(scope, "v1", "Pod", pod);
+    let said = ("PodRestarted", "Rollout");
+    publish_about(context, scope, EventType::Normal, said, note, Some(about)).await;
 }
 
 /// Tells how a deletion goes.
 pub(super) async fn deletion(context: &Context, scope: &Scope<'_>, reason: &str, note: String) {
     publish(context, scope, EventType::Normal, reason, "Delete", note).await;
+}
+
+fn reference(scope: &Scope<'_>, api_version: &str, kind: &str, name: &str) -> ObjectReference {
+    ObjectReference {
+        api_version: Some(api_version.to_owned()),
+        kind: Some(kind.to_owned()),
+        name: Some(name.to_owned()),
+        namespace: Some(scope.names.namespace.clone()),
+        ..ObjectReference::default()
+    }
 }

@@ -7,7 +7,7 @@ use kube::ResourceExt as _;
 use nightjar_envelope::RegionName;
 
 use super::dereference::Observed;
-use super::names::{COMPONENT_LABEL, REGION_LABEL, REMOVE_REGION};
+use super::names::{ABANDON_REGION, COMPONENT_LABEL, REGION_LABEL, REMOVE_REGION};
 use super::pass::{HealthOf, Scope};
 use super::record::FleetRecord;
 use super::rollout::Wait;
@@ -94,6 +94,13 @@ pub(super) fn effective(
         };
         let acknowledged = asked.deletion_policy == DeletionPolicy::Delete
             || scope.annotation(REMOVE_REGION) == Some(name.as_str());
+        let abandoned = scope.annotation(ABANDON_REGION) == Some(name.as_str());
+        if abandoned {
+            if let Some(known) = record.regions.get_mut(&name) {
+                known.removed = true;
+            }
+            continue;
+        }
         if !acknowledged {
             waits.push(Wait {
                 what: "RegionRemoval",
@@ -106,7 +113,7 @@ pub(super) fn effective(
             waits.push(Wait {
                 what: "RegionRemoval",
                 where_: name.to_string(),
-                unblocked_by: format!("every other region holding its log; now {reason}"),
+                unblocked_by: format!("every other region holding its log; now {reason}; if the region is lost for good: kubectl annotate relaycluster {} {ABANDON_REGION}={name}", asked.name),
             });
         } else {
             if let Some(known) = record.regions.get_mut(&name) {

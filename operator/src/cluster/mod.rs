@@ -15,6 +15,7 @@ mod lease;
 mod leaving;
 mod material;
 mod metrics;
+mod metrics_table;
 pub mod names;
 mod pass;
 mod pods;
@@ -27,6 +28,6 @@ mod status;
 
 pub use addresses::ClusterAddresses;
 pub use lease::LeaseTerms;
-pub use metrics::{TABLE as METRICS, reference_markdown as metrics_markdown};
+pub use metrics_table::{TABLE as METRICS, reference_markdown as metrics_markdown};
 pub use names::Names;
 pub use run::{RunError, RunOptions, run};

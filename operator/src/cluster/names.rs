@@ -26,6 +26,8 @@ pub const ROLLOUT_PAUSED: &str = "nightjar.dev/rollout-paused";
 pub const RESTARTED_AT: &str = "nightjar.dev/restarted-at";
 /// Annotation of a `RelayCluster`: the named region may go once its log is held elsewhere.
 pub const REMOVE_REGION: &str = "nightjar.dev/remove-region";
+/// Annotation of a `RelayCluster`: the named region is lost for good and goes without its log being held elsewhere.
+pub const ABANDON_REGION: &str = "nightjar.dev/abandon-region";
 /// Annotation of owned objects: hash of what was applied last, so that a change by hand is told from one of ours.
 pub const APPLIED_HASH: &str = "nightjar.dev/applied-hash";
 /// Annotation of pods: what they were started with. Another value in the plan means a restart.

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{ConfigMap, Pod, Secret};
@@ -23,11 +23,14 @@ use super::record::{FleetRecord, RegionRecord, StoredRecord};
 use super::region_watch::{Orders, RegionHealth};
 use super::rollout::{self, Decision, PodView, RegionView, Situation, Wait};
 use super::secrets::SecretStore;
-use super::{health, leaving, pods};
-use crate::crd::{Images, RelayCluster};
+use super::{deletion, health, leaving, pods};
+use crate::crd::{DeletionPolicy, Images, RelayCluster};
 use crate::plan::{FleetFacts, FleetPlan, Port, ProcessPlan, RegionFacts, RegionPlan, plan};
 use crate::streams::Login;
 use crate::validate::{ValidFleet, validate};
+
+/// A mirror that has heard nothing of its origin for longer is told.
+const MIRROR_STALE: Duration = Duration::from_secs(15);
 
 /// What a pass needs besides the fleet.
 #[derive(Clone)]
@@ -121,14 +124,21 @@ pub(super) async fn pass(scope: &Scope<'_>, health: &HealthOf) -> Result<Pass, C
         );
     }
     let facts = facts(&record.record, &users);
-    let plan = plan(&fleet, &facts, &ClusterAddresses::new(scope.names.clone()))?;
+    let ports = fleet
+        .regions
+        .iter()
+        .map(|region| (region.name.clone(), region.asked.service.port))
+        .collect();
+    let addresses = ClusterAddresses::new(scope.names.clone(), ports);
+    let plan = plan(&fleet, &facts, &addresses)?;
     let now = SystemTime::now();
     let certificates =
         material::certificates(&store, &scope.names, &plan, scope.tools.terms, now).await?;
     let images = images(scope, &fleet, &observed);
     let mut desired = desired(scope, &fleet, &plan, &images, &users, &certificates);
     let views = views(scope, &plan, &desired, &observed, health);
-    let decision = decide(scope, &fleet, &views);
+    let mut decision = decide(scope, &fleet, &views);
+    hold_restart(&mut decision, scope, &keys, &views, &observed);
     hold_back(&mut desired, &decision, &observed);
     let written = applier(scope).apply(&desired, &observed).await?;
     let mut waits = leaving_waits;
@@ -137,6 +147,7 @@ pub(super) async fn pass(scope: &Scope<'_>, health: &HealthOf) -> Result<Pass, C
         record.record.streams_made = true;
         record.save(&maps, &scope.names).await?;
     }
+    remove_left(scope, &fleet, &record.record, &observed).await?;
     waits.splice(0..0, decision.wait.clone());
     waits.extend(pods::waits(&views, &observed));
     waits.extend(stream_waits(&plan, health));
@@ -176,6 +187,40 @@ fn applier<'a>(scope: &'a Scope<'_>) -> Applier<'a> {
                 && !status.regions.is_empty()
         }),
     }
+}
+
+/// With `Delete`, the disks and Secrets of a region that left go when its last pod is gone.
+async fn remove_left(
+    scope: &Scope<'_>,
+    fleet: &ValidFleet,
+    record: &FleetRecord,
+    observed: &Observed,
+) -> Result<(), ClusterError> {
+    if fleet.deletion_policy != DeletionPolicy::Delete {
+        return Ok(());
+    }
+    let of = |labels: &BTreeMap<String, String>, region: &RegionName| {
+        labels.get(names::REGION_LABEL).map(String::as_str) == Some(region.as_str())
+    };
+    for region in record
+        .regions
+        .iter()
+        .filter(|(_, known)| known.removed)
+        .map(|(name, _)| name)
+    {
+        let claims: Vec<&String> = observed
+            .claims
+            .iter()
+            .filter(|(_, claim)| of(claim.labels(), region))
+            .map(|(name, _)| name)
+            .collect();
+        let running = observed.pods.values().any(|pod| of(pod.labels(), region));
+        if claims.is_empty() || running {
+            continue;
+        }
+        deletion::remove_region(scope, region, &claims).await?;
+    }
+    Ok(())
 }
 
 /// The record of the fleet, checked against what it is asked to become.
@@ -370,8 +415,56 @@ fn decide(scope: &Scope<'_>, fleet: &ValidFleet, views: &[RegionView]) -> Decisi
         terms: fleet.rollout,
         paused: scope.is_annotated(names::ROLLOUT_PAUSED),
         before: status.and_then(|status| status.rollout.as_ref()),
-        now: Timestamp::now(),
+        // Kubernetes keeps whole seconds; finer ones would differ from what is read back.
+        now: Timestamp::from_second(Timestamp::now().as_second()).unwrap_or_default(),
     })
+}
+
+/// Why the pod that may be restarted cannot go right now: a budget that others use up, or keys without which it would not come back.
+fn hold_restart(
+    decision: &mut Decision,
+    scope: &Scope<'_>,
+    keys: &Keys,
+    views: &[RegionView],
+    observed: &Observed,
+) {
+    let Some(name) = decision.restart.clone() else {
+        return;
+    };
+    let pod = views
+        .iter()
+        .flat_map(|view| &view.pods)
+        .find(|pod| pod.name == name);
+    let Some(pod) = pod else {
+        return;
+    };
+    let set = name.rsplit_once('-').map_or("", |(set, _)| set).to_owned();
+    let budget = observed
+        .objects
+        .get(&(Kind::PodDisruptionBudget, set.clone()))
+        .and_then(|budget| budget["status"]["disruptionsAllowed"].as_i64());
+    if matches!(keys, Keys::Missing) {
+        decision.restart = None;
+    } else if pod.ready && budget == Some(0) {
+        decision.restart = None;
+        decision.wait = Some(Wait {
+            what: "DisruptionBudget",
+            where_: format!("poddisruptionbudget/{set}"),
+            unblocked_by: format!(
+                "another pod of {set} coming back (a drain of a node?); then {name} is restarted"
+            ),
+        });
+    }
+    if decision.restart.is_none() {
+        // It was not asked to go after all.
+        let status = scope.cluster.status.as_ref();
+        let before = status.and_then(|status| status.rollout.as_ref());
+        if let Some(rollout) = &mut decision.status {
+            rollout.moved_at = before.and_then(|before| before.moved_at.clone());
+            rollout.settled_at = before.and_then(|before| before.settled_at.clone());
+            rollout.pod = before.and_then(|before| before.pod.clone());
+        }
+    }
 }
 
 /// Regions whose turn has not come keep their template: a pod that dies there by itself comes back as it was.
@@ -405,7 +498,7 @@ fn streams_allowed(
         waits.push(Wait {
             what: "KeysMissing",
             where_: format!("secret/{}-keys", plan.name),
-            unblocked_by: "putting the Secret back from a backup (nightjar-operator keys import, or kubectl apply): messages exist that only its keys open, so none are made".to_owned(),
+            unblocked_by: "putting the Secret back from a backup (kubectl apply): messages exist that only its keys open, so none are made".to_owned(),
         });
         return false;
     }
@@ -451,6 +544,22 @@ fn stream_waits(plan: &FleetPlan, health: &HealthOf) -> Vec<Wait> {
                 },
                 where_: format!("{}/{stream}", region.name),
                 unblocked_by: problem.clone(),
+            });
+        }
+        // A mirror hears of its origin every second; what a moved leader needs to begin is less than this.
+        let stale = seen.streams.values().find(|stream| {
+            stream.mirror_of.is_some()
+                && stream
+                    .silent_for
+                    .is_some_and(|silent| silent > MIRROR_STALE)
+        });
+        if let Some((stream, of)) =
+            stale.and_then(|stream| Some((stream, stream.mirror_of.as_ref()?)))
+        {
+            waits.push(Wait {
+                what: "MirrorStale",
+                where_: region.name.to_string(),
+                unblocked_by: format!("regions {} and {of} reaching each other again (for example {} hears nothing of its origin); both serve, and catch up by themselves", region.name, stream.name),
             });
         }
         if let Some((server, problem)) = seen.reload_problems.iter().next() {

@@ -117,6 +117,9 @@ impl RegionView {
     }
 }
 
+/// A pod that was asked to go is asked again only after this.
+const ASK_AGAIN: Duration = Duration::from_secs(5);
+
 /// Decides.
 pub(super) fn decide(situation: &Situation<'_>) -> Decision {
     let regions = situation.regions;
@@ -326,6 +329,20 @@ impl<'a> Mover<'a> {
     }
 
     fn restart(mut self, pod: &PodView) -> Decision {
+        let now = self.situation.now;
+        let asked = self
+            .status
+            .moved_at
+            .as_ref()
+            .map(|Time(moved)| now.duration_since(*moved).unsigned_abs());
+        if self.status.pod.as_ref() == Some(&pod.name)
+            && let Some(left) = asked
+                .and_then(|asked| ASK_AGAIN.checked_sub(asked))
+                .filter(|left| !left.is_zero())
+        {
+            let message = format!("{} was asked to go", pod.name);
+            return self.finish(message, None, Some(left));
+        }
         self.status.phase = RolloutPhase::Moving;
         self.status.pod = Some(pod.name.clone());
         self.status.moved_at = Some(Time(self.situation.now));

@@ -235,7 +235,11 @@ fn degraded(facts: &Facts<'_>, regions: &[RegionStatus], waits: &[Wait]) -> Verd
         return ("True", "RolloutHalted", rollout.message.clone());
     }
     if let Some(wait) = waits.iter().find(|wait| is_fault(wait.what)) {
-        return ("True", wait.what, wait.unblocked_by.clone());
+        return (
+            "True",
+            wait.what,
+            format!("{} waits for {}", wait.where_, wait.unblocked_by),
+        );
     }
     let bad: Vec<&str> = regions
         .iter()
@@ -267,7 +271,7 @@ fn is_fault(what: &str) -> bool {
     matches!(
         what,
         "KeysMissing"
-            | "StreamLost"
+            | "MirrorStale"
             | "StreamProblem"
             | "ReloadFailed"
             | "VolumePending"

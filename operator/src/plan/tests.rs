@@ -26,7 +26,10 @@ struct Loopback;
 
 /// Service names and mounted files of a cluster.
 fn service_dns() -> crate::cluster::ClusterAddresses {
-    crate::cluster::ClusterAddresses::new(crate::cluster::Names::new("golden", "chat"))
+    crate::cluster::ClusterAddresses::new(
+        crate::cluster::Names::new("golden", "chat"),
+        BTreeMap::new(),
+    )
 }
 
 fn file_name(file: &FileRef) -> String {

@@ -66,6 +66,16 @@ impl Request {
     }
 }
 
+impl Request {
+    /// Where the programs are built. Those of the profile `image` in the cache: their dependencies take minutes, and change rarely.
+    fn target_dir(&self) -> Result<PathBuf> {
+        match self.profile.as_str() {
+            "image" => Ok(cache::dir()?.join("image-target")),
+            _ => target_dir(),
+        }
+    }
+}
+
 /// The name under which pods ask for the image of a target.
 fn image_name(target: &str, tag: &str) -> String {
     format!("localhost/nightjar/{target}:{tag}")
@@ -81,13 +91,16 @@ pub(super) fn load(request: &Request, nodes: &[Node]) -> Result<()> {
         "building the programs (profile {})",
         request.profile
     ));
-    run(&mut cargo(&[
+    let target = request.target_dir()?;
+    run(cargo(&[
         "build",
         "--profile",
         &request.profile,
         "--workspace",
         "--bins",
-    ]))?;
+        "--target-dir",
+    ])
+    .arg(&target))?;
     let _lock = super::lock()?;
     let work = plan::run_dir().join("images");
     if work.exists() {
@@ -126,7 +139,7 @@ fn build(request: &Request, nats_server: &Path, work: &Path) -> Result<Vec<PathB
         "bench" => "release",
         other => other,
     };
-    let programs = target_dir()?.join(folder);
+    let programs = request.target_dir()?.join(folder);
     let buildah = Buildah::new(work)?;
     let base = base()?;
     let base_context = base.parent().context("the base lies in no folder")?;

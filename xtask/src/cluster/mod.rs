@@ -72,7 +72,7 @@ pub(crate) fn load_test_images(tags: &[&str]) -> Result<()> {
     let nodes = running()?.nodes();
     let (first, others) = tags.split_first().context("a tag")?;
     images::load(
-        &images::Request::parse(&["--profile", "dev", "--tag", first])?,
+        &images::Request::parse(&["--tag", first])?,
         &nodes,
     )?;
     others

@@ -188,7 +188,7 @@ async fn collect(
             "made": now.to_string(),
         }),
     );
-    bundle.object("relaycluster.yaml", fleet);
+    bundle.found("relaycluster.yaml", cluster.raw_fleet(&name).await);
     bundle.object("check.yaml", &check::of_fleet(cluster, fleet).await);
     bundle.found("events.yaml", events(cluster, &name).await);
     bundle.found(

@@ -4,13 +4,14 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod, Secret};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::ResourceExt;
-use nightjar_operator::crd::{ConditionType, RelayCluster, RelayClusterStatus};
+use nightjar_operator::crd::{ConditionType, RelayCluster, RelayClusterStatus, RolloutPhase};
 
 use super::report::Check;
 use crate::code::Code;
 use crate::kubernetes::{
     Cluster, Failure, KEYS_KEY, PAUSED, ROLLOUT_PAUSED, keys_secret, region_service, selector,
 };
+use crate::output::counted;
 use crate::when;
 
 /// All checks of a fleet.
@@ -56,7 +57,6 @@ pub(super) async fn checks(cluster: &Cluster, fleet: &RelayCluster) -> Vec<Check
 /// What `status` says.
 fn status(fleet: &RelayCluster, category: &str, now: Timestamp) -> Vec<Check> {
     let name = fleet.name_any();
-    let why = format!("nightjar why {name}");
     let none = RelayClusterStatus::default();
     let status = fleet.status.as_ref().unwrap_or(&none);
     let (wanted, seen) = (fleet.metadata.generation, status.observed_generation);
@@ -84,6 +84,20 @@ fn status(fleet: &RelayCluster, category: &str, now: Timestamp) -> Vec<Check> {
             )
         }
     }];
+    let why = format!("nightjar why {name}");
+    checks.extend(conditions(status, category, &why, now));
+    checks.extend(holds(fleet, category));
+    checks
+}
+
+/// Conditions that a fleet which is well has.
+fn conditions(
+    status: &RelayClusterStatus,
+    category: &str,
+    why: &str,
+    now: Timestamp,
+) -> Vec<Check> {
+    let mut checks = Vec::new();
     for (of, wanted) in [
         (ConditionType::Ready, "True"),
         (ConditionType::Durable, "True"),
@@ -107,17 +121,24 @@ fn status(fleet: &RelayCluster, category: &str, now: Timestamp) -> Vec<Check> {
                     condition.message,
                     condition.reason
                 );
-                Check::failed(category, &check, Code::CheckConditions, message, &why)
+                Check::failed(category, &check, Code::CheckConditions, message, why)
             }
             None => Check::failed(
                 category,
                 &check,
                 Code::CheckConditions,
                 format!("there is no condition {}", of.name()),
-                &why,
+                why,
             ),
         });
     }
+    checks
+}
+
+/// Annotations that keep the operator from its work.
+fn holds(fleet: &RelayCluster, category: &str) -> Vec<Check> {
+    let name = fleet.name_any();
+    let mut checks = Vec::new();
     for (annotation, meaning, undo) in [
         (
             PAUSED,
@@ -163,11 +184,8 @@ fn is_ready(pod: &Pod) -> bool {
 
 fn pods(fleet: &RelayCluster, pods: &[Pod], category: &str) -> Check {
     let wanted = wanted_pods(fleet);
-    let sick: Vec<String> = pods
-        .iter()
-        .filter(|pod| !is_ready(pod))
-        .map(ResourceExt::name_any)
-        .collect();
+    let sick = pods.iter().filter(|pod| !is_ready(pod));
+    let sick: Vec<String> = sick.map(ResourceExt::name_any).collect();
     let hint = format!("nightjar why {}", fleet.name_any());
     let message = match sick.as_slice() {
         [] if pods.len() >= wanted => {
@@ -178,13 +196,22 @@ fn pods(fleet: &RelayCluster, pods: &[Pod], category: &str) -> Check {
             );
         }
         [] => format!("{} of {wanted} pods exist", pods.len()),
-        sick => format!(
-            "{} of {wanted} pods are not ready: {}",
-            sick.len(),
-            sick.join(", ")
-        ),
+        [moving] if pods.len() >= wanted && moves(fleet) == Some(moving) => {
+            let message = format!("{moving} is not ready: a rollout restarts it");
+            return Check::warning(category, "pods", Code::CheckPods, message, hint);
+        }
+        sick => {
+            let count = counted(sick.len(), "pod is", "pods are");
+            format!("{count} not ready, of {wanted}: {}", sick.join(", "))
+        }
     };
     Check::failed(category, "pods", Code::CheckPods, message, hint)
+}
+
+/// The pod that a rollout restarts just now.
+fn moves(fleet: &RelayCluster) -> Option<&String> {
+    let rollout = fleet.status.as_ref()?.rollout.as_ref()?;
+    (rollout.phase == RolloutPhase::Moving).then_some(rollout.pod.as_ref()?)
 }
 
 /// NATS servers, hubs where there are several regions, relays.
@@ -213,6 +240,16 @@ fn claims(claims: &[PersistentVolumeClaim], category: &str) -> Check {
         .filter(|claim| phase(claim) != "Bound")
         .map(|claim| format!("{} is {}", claim.name_any(), phase(claim)))
         .collect();
+    if claims.is_empty() {
+        let hint = "nightjar why FLEET: the operator makes them with the pods";
+        return Check::failed(
+            category,
+            "disks",
+            Code::CheckClaims,
+            "there are no disks",
+            hint,
+        );
+    }
     if unbound.is_empty() {
         return Check::ok(
             category,

@@ -17,6 +17,7 @@ use crate::code::Code;
 use crate::context::Context;
 use crate::error::CliError;
 use crate::kubernetes::{Cluster, Where, fleets, found_fleet};
+use crate::output::counted;
 use crate::when;
 use report::{Check, Outcome, Report};
 
@@ -125,7 +126,10 @@ fn tell(report: &Report, patience: Option<Duration>, context: &Context) -> Resul
     let next = first.hint.clone().unwrap_or_default();
     Err(CliError::new(
         code,
-        format!("{} checks failed{waited}", report.failed),
+        format!(
+            "{}{waited}",
+            counted(report.failed, "check failed", "checks failed")
+        ),
         next,
     )
     .because(&first.message))

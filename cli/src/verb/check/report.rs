@@ -4,7 +4,7 @@ use anstyle::{AnsiColor, Style};
 use serde::Serialize;
 
 use crate::code::Code;
-use crate::output::{Document, shown};
+use crate::output::{Document, counted, shown};
 
 /// How one check ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -186,8 +186,9 @@ impl Document for Report {
             ..
         } = self;
         text += &format!(
-            "{style}{word}{style:#}: {failed} failed, {warnings} warnings, {ok} ok, {skipped} skipped \
-             (nightjar {nightjar}, {server}, namespace {namespace})\n"
+            "{style}{word}{style:#}: {failed} failed, {}, {ok} ok, {skipped} skipped \
+             (nightjar {nightjar}, {server}, namespace {namespace})\n",
+            counted(*warnings, "warning", "warnings")
         );
         text
     }

@@ -39,7 +39,7 @@ pub(super) fn compare(
 ) -> Vec<Found> {
     let mut found = Vec::new();
     for region in old.regions.iter().filter(|region| !has(new, &region.name)) {
-        found.push(removed(&region.name));
+        found.push(removed(&region.name, new));
     }
     for region in new.regions.iter().filter(|region| !has(old, &region.name)) {
         found.push(added(&region.name, old));
@@ -97,16 +97,25 @@ fn images(spec: &RelayClusterSpec, running: Option<&Images>) -> Value {
     images
 }
 
-fn removed(region: &str) -> Found {
+fn removed(region: &str, new: &RelayClusterSpec) -> Found {
+    let (effect, restarts) = match new.regions.len() {
+        1 => (
+            "leaves once the other region holds its log; the hubs of both go, and the NATS servers of the other restart",
+            NATS,
+        ),
+        _ => (
+            "leaves once every other region holds its log; the hubs of the others restart",
+            HUBS,
+        ),
+    };
     Found {
         field: format!("spec.regions[{region}]"),
         from: Some("present".to_owned()),
         to: None,
-        effect: "leaves once every other region holds its log; the hubs of the others restart"
-            .to_owned(),
+        effect: effect.to_owned(),
         refused: false,
         region: None,
-        restarts: HUBS,
+        restarts,
     }
 }
 
@@ -237,7 +246,7 @@ impl Difference {
 fn cost(path: &str, from: Option<&str>, to: Option<&str>) -> (String, bool, &'static [Role]) {
     let live = |text: &str| (text.to_owned(), false, NONE);
     let restart = |roles: &'static [Role], text: &str| (text.to_owned(), false, roles);
-    let refused = |text: &str| (format!("refused: {text}"), true, NONE);
+    let refused = |text: &str| (text.to_owned(), true, NONE);
     let shrinks = || {
         let bytes = |text: Option<&str>| text.and_then(|text| parse_quantity(text).ok());
         bytes(to) < bytes(from)
@@ -270,6 +279,10 @@ fn cost(path: &str, from: Option<&str>, to: Option<&str>) -> (String, bool, &'st
             "hubs and NATS servers restart with the other image",
         ),
         "log.maxBytesPerRegion" => live("applied while running"),
+        "relay.limits.drainSeconds" => restart(
+            RELAYS,
+            "relays restart: their pods get another grace period",
+        ),
         "log.retention.messages" => restart(
             RELAYS,
             "relays restart; a shorter one removes older messages everywhere",
@@ -304,89 +317,91 @@ mod tests {
         compare(&spec(BASE), &spec(&text), None)
     }
 
+    const A: &str = "name: a, nats: {storage: 40Gi}";
+    /// An edit, the field it is told under, and who restarts.
+    const CASES: &[((&str, &str), &str, &[Role])] = &[
+        (
+            (A, "name: a, nats: {storage: 50Gi}"),
+            "spec.regions[a].nats.storage",
+            NATS,
+        ),
+        (
+            (A, "name: a, relays: {replicas: 3}, nats: {storage: 40Gi}"),
+            "spec.regions[a].relays.replicas",
+            NONE,
+        ),
+        (
+            (
+                A,
+                "name: a, relays: {resources: {cpu: 1}}, nats: {storage: 40Gi}",
+            ),
+            "spec.regions[a].relays.resources.cpu",
+            RELAYS_AND_HUBS,
+        ),
+        (
+            (
+                A,
+                "name: a, placement: {nodeSelector: {topology.kubernetes.io/region: x}}, nats: {storage: 40Gi}",
+            ),
+            "spec.regions[a].placement.nodeSelector",
+            ALL,
+        ),
+        (
+            (
+                A,
+                "name: a, publicURL: 'wss://a.example.org', nats: {storage: 40Gi}",
+            ),
+            "spec.regions[a].publicURL",
+            RELAYS,
+        ),
+        (
+            ("spec:\n", "spec:\n  images: {relay: 'relay:2'}\n"),
+            "spec.images.relay",
+            RELAYS,
+        ),
+        (
+            ("spec:\n", "spec:\n  images: {nats: 'nats:2'}\n"),
+            "spec.images.nats",
+            SERVERS,
+        ),
+        (
+            ("spec:\n", "spec:\n  relay: {info: {name: Golden}}\n"),
+            "spec.relay.info.name",
+            NONE,
+        ),
+        (
+            ("spec:\n", "spec:\n  relay: {limits: {maxFilters: 7}}\n"),
+            "spec.relay.limits.maxFilters",
+            NONE,
+        ),
+        (
+            ("spec:\n", "spec:\n  log: {retention: {messages: 60d}}\n"),
+            "spec.log.retention.messages",
+            RELAYS,
+        ),
+        (
+            ("spec:\n", "spec:\n  rollout: {soak: 1h}\n"),
+            "spec.rollout.soak",
+            NONE,
+        ),
+        (
+            (
+                "  - {name: b",
+                "  - {name: c, nats: {storage: 40Gi}}\n  - {name: b",
+            ),
+            "spec.regions[c]",
+            HUBS,
+        ),
+        (
+            ("  - {name: b, nats: {storage: 40Gi}}\n", ""),
+            "spec.regions[b]",
+            NATS,
+        ),
+    ];
+
     #[test]
     fn each_change_restarts_whom_it_must_and_nobody_else() {
-        let a = "name: a, nats: {storage: 40Gi}";
-        let cases: &[((&str, &str), &str, &[Role])] = &[
-            (
-                (a, "name: a, nats: {storage: 50Gi}"),
-                "spec.regions[a].nats.storage",
-                NATS,
-            ),
-            (
-                (a, "name: a, relays: {replicas: 3}, nats: {storage: 40Gi}"),
-                "spec.regions[a].relays.replicas",
-                NONE,
-            ),
-            (
-                (
-                    a,
-                    "name: a, relays: {resources: {cpu: 1}}, nats: {storage: 40Gi}",
-                ),
-                "spec.regions[a].relays.resources.cpu",
-                RELAYS_AND_HUBS,
-            ),
-            (
-                (
-                    a,
-                    "name: a, placement: {nodeSelector: {topology.kubernetes.io/region: x}}, nats: {storage: 40Gi}",
-                ),
-                "spec.regions[a].placement.nodeSelector",
-                ALL,
-            ),
-            (
-                (
-                    a,
-                    "name: a, publicURL: 'wss://a.example.org', nats: {storage: 40Gi}",
-                ),
-                "spec.regions[a].publicURL",
-                RELAYS,
-            ),
-            (
-                ("spec:\n", "spec:\n  images: {relay: 'relay:2'}\n"),
-                "spec.images.relay",
-                RELAYS,
-            ),
-            (
-                ("spec:\n", "spec:\n  images: {nats: 'nats:2'}\n"),
-                "spec.images.nats",
-                SERVERS,
-            ),
-            (
-                ("spec:\n", "spec:\n  relay: {info: {name: Golden}}\n"),
-                "spec.relay.info.name",
-                NONE,
-            ),
-            (
-                ("spec:\n", "spec:\n  relay: {limits: {maxFilters: 7}}\n"),
-                "spec.relay.limits.maxFilters",
-                NONE,
-            ),
-            (
-                ("spec:\n", "spec:\n  log: {retention: {messages: 60d}}\n"),
-                "spec.log.retention.messages",
-                RELAYS,
-            ),
-            (
-                ("spec:\n", "spec:\n  rollout: {soak: 1h}\n"),
-                "spec.rollout.soak",
-                NONE,
-            ),
-            (
-                (
-                    "  - {name: b",
-                    "  - {name: c, nats: {storage: 40Gi}}\n  - {name: b",
-                ),
-                "spec.regions[c]",
-                HUBS,
-            ),
-            (
-                ("  - {name: b, nats: {storage: 40Gi}}\n", ""),
-                "spec.regions[b]",
-                HUBS,
-            ),
-        ];
-        for (edit, field, restarts) in cases {
+        for (edit, field, restarts) in CASES {
             let text = edit.1.replace("cpu: 1", "cpu: '1'");
             let found = changed((edit.0, &text));
             let found: Vec<_> = found

@@ -17,7 +17,7 @@ use crate::code::Code;
 use crate::context::Context;
 use crate::error::CliError;
 use crate::kubernetes::{Cluster, Failure, PAUSED, REMOVE_REGION, ROLLOUT_PAUSED, Where};
-use crate::output::{Document, shown};
+use crate::output::{Document, counted, shown};
 use compare::compare;
 pub(crate) use order::{Step, all_steps};
 use order::{at_least, pods_of, steps};
@@ -107,8 +107,15 @@ pub(crate) async fn run(args: &PlanArgs, context: &Context) -> Result<(), CliErr
         (None, Some(namespace)) => cluster.namespace = namespace,
         _ => wanted.metadata.namespace = Some(cluster.namespace.clone()),
     }
-    let live = cluster.get::<RelayCluster>(&wanted.name_any()).await?;
-    let mut plan = planned(live.as_ref(), &wanted, &cluster.namespace);
+    let live = cluster.fleet(&wanted.name_any()).await?;
+    let fleet = live.as_ref().map(|read| &read.fleet);
+    let mut plan = planned(fleet, &wanted, &cluster.namespace);
+    if let Some(read) = live.filter(|read| !read.unknown.is_empty()) {
+        let unknown = read.unknown.join(", ");
+        plan.notes.push(format!(
+            "the fleet has fields of a newer version, which are not compared: {unknown}"
+        ));
+    }
     match tried(&cluster, &wanted).await {
         Ok(()) => {}
         Err(failure) if failure.code == Code::ChangeRefused => plan.refuse(failure.causes),
@@ -279,15 +286,18 @@ impl Plan {
     /// Verdict and summary, from the rest.
     fn settle(&mut self) {
         let fleet = &self.fleet;
+        let fields = counted(self.changes.len(), "field changes", "fields change");
         (self.verdict, self.summary) = if !self.refused.is_empty() {
             // Refused as a whole: nothing of it happens.
             self.steps.clear();
+            self.survives.clear();
             self.pods_restarted = 0;
             (
                 Verdict::Refused,
                 format!("{fleet}: the change is refused as a whole, nothing would happen"),
             )
         } else if self.changes.is_empty() {
+            self.survives.clear();
             (
                 Verdict::Nothing,
                 format!("{fleet} is as the file says: nothing changes"),
@@ -295,18 +305,12 @@ impl Plan {
         } else if self.pods_restarted == 0 {
             (
                 Verdict::Change,
-                format!(
-                    "{fleet}: {} fields change, no pod restarts",
-                    self.changes.len()
-                ),
+                format!("{fleet}: {fields}, no pod restarts"),
             )
         } else {
             let text = format!(
-                "{fleet}: {} fields change, {} of {} pods restart, one at a time; it takes at least {}",
-                self.changes.len(),
-                self.pods_restarted,
-                self.pods,
-                self.at_least
+                "{fleet}: {fields}, {} of {} pods restart, one at a time; it takes at least {}",
+                self.pods_restarted, self.pods, self.at_least
             );
             (Verdict::Change, text)
         };

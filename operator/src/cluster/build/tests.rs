@@ -51,7 +51,12 @@ fn objects(file: &str) -> Vec<Desired> {
         regions: regions.collect(),
         former: BTreeMap::new(),
     };
-    let plan = plan(&fleet, &facts, &ClusterAddresses::new(names.clone())).unwrap();
+    let plan = plan(
+        &fleet,
+        &facts,
+        &ClusterAddresses::new(names.clone(), BTreeMap::new()),
+    )
+    .unwrap();
     let authorities = fleet
         .regions
         .iter()
