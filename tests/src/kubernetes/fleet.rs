@@ -411,10 +411,10 @@ impl Drop for Fleet {
             // Their work is done; a relay would let its clients go first.
             self.try_kubectl(&["delete", "pods", "--all", "--force", "--wait=false"])
         });
-        let timeout = format!("--timeout={}", limits::NAMESPACE_GONE);
+        // Kubernetes removes the rest by itself, while the next test begins.
         let gone = gone.and_then(|_| {
             self.cluster
-                .try_kubectl(&["delete", "namespace", &self.namespace, &timeout])
+                .try_kubectl(&["delete", "namespace", &self.namespace, "--wait=false"])
         });
         if let Err(error) = gone {
             eprintln!("{} is left over: {error}", self.namespace);

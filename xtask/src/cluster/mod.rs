@@ -71,10 +71,7 @@ pub(crate) fn is_up() -> bool {
 pub(crate) fn load_test_images(tags: &[&str]) -> Result<()> {
     let nodes = running()?.nodes();
     let (first, others) = tags.split_first().context("a tag")?;
-    images::load(
-        &images::Request::parse(&["--tag", first])?,
-        &nodes,
-    )?;
+    images::load(&images::Request::parse(&["--tag", first])?, &nodes)?;
     others
         .iter()
         .try_for_each(|tag| images::alias(first, tag, &nodes))
