@@ -2,7 +2,7 @@
 //! started. Says what is missing where there can be none; writes no test.
 
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::path::Path;
 
 use anyhow::{Context, Result};
 
@@ -38,7 +38,7 @@ impl Ready {
 
     fn find(&mut self) -> Result<()> {
         if let Some(kubeconfig) = std::env::var_os("KUBECONFIG").filter(|path| !path.is_empty())
-            && PathBuf::from(&kubeconfig) != cluster::kubeconfig()
+            && Path::new(&kubeconfig) != cluster::kubeconfig()
         {
             for program in ["kubectl", "helm"] {
                 on_path(program)

@@ -22,7 +22,5 @@ pub const HEALED: Duration = Duration::from_secs(180);
 pub const TAKEOVER: Duration = Duration::from_secs(20);
 /// A message on its way from one region to another.
 pub const DELIVERED: Duration = Duration::from_secs(60);
-/// The end of a namespace, with the pods in it.
-pub const NAMESPACE_GONE: &str = "120s";
 /// What the operator may have of memory beside one running fleet and 200 paused ones.
 pub const OPERATOR_KIB: u64 = 64 * 1024;

@@ -155,15 +155,17 @@ impl Load {
 async fn publish(run: Arc<Run>, relay: String, first: usize, stop: Arc<AtomicBool>) -> Published {
     let mut sum = Published::default();
     let mut next = first;
-    while !stop.load(Ordering::Relaxed) {
+    loop {
         let published = publish_steadily(relay.clone(), run.events_from(next, TURN), RATE).await;
         next += TURN;
         sum.acknowledged.extend(published.acknowledged);
         sum.again += published.again;
         sum.reconnects += published.reconnects;
         sum.latencies_ms.extend(published.latencies_ms);
+        if stop.load(Ordering::Relaxed) {
+            return sum;
+        }
     }
-    sum
 }
 
 /// Subscribes, and again whenever the connection ends; what may have been missed meanwhile is asked for as stored.

@@ -42,13 +42,13 @@ async fn relays_come_and_go_and_a_live_subscriber_misses_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn a_region_is_added_and_leaves_only_when_its_log_is_held_elsewhere() {
-    let Some(cluster) = cluster("regions added and removed") else {
+async fn a_region_that_is_added_receives_everything_the_others_keep() {
+    let Some(cluster) = cluster("region added") else {
         return;
     };
     shared::release().await;
     let mut spec = FleetSpec::new(&["a"], 1);
-    let fleet = Fleet::start(cluster, "regions", &spec).await;
+    let fleet = Fleet::start(cluster, "added", &spec).await;
     let old = Load::start("before the second region", &fleet.urls(&spec)).await;
     let old = old.finish().await;
 
@@ -62,7 +62,19 @@ async fn a_region_is_added_and_leaves_only_when_its_log_is_held_elsewhere() {
     ));
     let both = fleet.urls(&spec);
     old.run.wait_served_once(&both, &old.acknowledged).await;
-    let mixed = Load::start("two regions", &both).await;
+    let mixed = Load::start("region added", &both).await;
+    mixed.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_region_leaves_only_when_told_and_when_its_log_is_held_elsewhere() {
+    let Some(cluster) = cluster("region removed") else {
+        return;
+    };
+    shared::release().await;
+    let mut spec = FleetSpec::new(&["a", "b"], 1);
+    let fleet = Fleet::start(cluster, "leaving", &spec).await;
+    let mixed = Load::start("region removed", &fleet.urls(&spec)).await;
     let mixed = mixed.finish().await;
 
     let b = spec.regions.pop().expect("region b");
