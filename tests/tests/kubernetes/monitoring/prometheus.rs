@@ -1,7 +1,6 @@
 //! A Prometheus of the test's own, on loopback, that scrapes as the chart's monitors say: operators with honoured labels, relays with the
 //! labels of their pods. Debian builds it without discovery in Kubernetes, so the test lists the pods for it. Judges nothing.
 
-use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -24,7 +23,7 @@ pub(super) fn program() -> Option<PathBuf> {
     }
     let beside = std::env::var_os("NIGHTJAR_PROMTOOL")
         .map(|promtool| PathBuf::from(promtool).with_file_name("prometheus"));
-    let path = std::env::var_os("PATH").unwrap_or_else(OsString::new);
+    let path = std::env::var_os("PATH").unwrap_or_default();
     let on_path = std::env::split_paths(&path).map(|dir| dir.join("prometheus"));
     beside
         .into_iter()
