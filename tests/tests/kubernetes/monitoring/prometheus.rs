@@ -101,16 +101,16 @@ impl Prometheus {
     /// Tells it which pods there are now, as discovery in Kubernetes would.
     pub(super) fn discover(&self, cluster: &Cluster, fleet: &Fleet) {
         let operators = operator::pods(cluster);
-        self.targets("operators.json", &operators, 8080);
+        self.targets("operators.json", &operators, "metrics");
         let relays: Vec<Value> = fleet
             .owned("pods")
             .into_iter()
             .filter(|pod| pod["metadata"]["labels"]["app.kubernetes.io/component"] == "relay")
             .collect();
-        self.targets("relays.json", &relays, 9090);
+        self.targets("relays.json", &relays, "admin");
     }
 
-    fn targets(&self, file: &str, pods: &[Value], port: u16) {
+    fn targets(&self, file: &str, pods: &[Value], port: &str) {
         let groups: Vec<Value> = pods
             .iter()
             .filter(|pod| pod["status"]["podIP"].is_string())
@@ -128,7 +128,7 @@ impl Prometheus {
                         labels[label] = metadata["labels"][of_pod].clone();
                     }
                 }
-                let address = format!("{}:{port}", text(&pod["status"]["podIP"]));
+                let address = format!("{}:{}", text(&pod["status"]["podIP"]), number(pod, port));
                 json!({"targets": [address], "labels": labels})
             })
             .collect();
@@ -206,6 +206,16 @@ impl Drop for Prometheus {
         self.child.kill().ok();
         self.child.wait().ok();
     }
+}
+
+/// The number of the port that the chart's monitors name.
+fn number(pod: &Value, name: &str) -> u64 {
+    list(&pod["spec"]["containers"])
+        .iter()
+        .flat_map(|container| list(&container["ports"]))
+        .find(|port| port["name"] == name)
+        .and_then(|port| port["containerPort"].as_u64())
+        .unwrap_or_else(|| panic!("pod {} has no port {name}", pod["metadata"]["name"]))
 }
 
 fn configuration() -> Value {
