@@ -6,6 +6,7 @@ mod edits;
 mod faults;
 mod first_use;
 mod growth;
+mod monitoring;
 mod operators;
 mod rollout;
 mod rules;
