@@ -169,6 +169,13 @@ async fn reconcile(
     context
         .metrics
         .reconciled(outcome, began.elapsed(), &scope.names);
+    if cluster.metadata.deletion_timestamp.is_some() && ["applied", "unchanged"].contains(&outcome)
+    {
+        // It is gone. What is told of it now is told for ever, and its last pass would grow old.
+        context
+            .metrics
+            .forget(&scope.names.namespace, &scope.names.fleet);
+    }
     result.map(|(action, _)| action)
 }
 

@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use nightjar_tests::kubernetes::cluster::{Cluster, cluster, list, text, until};
-use nightjar_tests::kubernetes::fleet::Fleet;
+use nightjar_tests::kubernetes::fleet::{Fleet, FleetSpec};
 use nightjar_tests::kubernetes::load::Load;
 use nightjar_tests::kubernetes::{limits, operator, shared};
 use nightjar_tests::load::Run;
@@ -197,6 +197,30 @@ impl Drop for NoOperators {
     }
 }
 
+/// Series of a fleet that is gone would alert for ever: its last pass grows old.
+async fn a_deleted_fleet_is_told_of_no_more(prometheus: &Prometheus, other: &Fleet) {
+    let gone = Fleet::namespace(other.cluster, "monitoring");
+    gone.apply(&FleetSpec::new(&["a"], 1));
+    let told = format!("{{__name__=~\"nj_.+\", namespace=\"{}\"}}", gone.namespace);
+    until("the new fleet is told of", limits::TOLD, async || {
+        let series = prometheus.query(&told).await?;
+        let pass = "nj_operator_last_success_timestamp_seconds";
+        let found = series.iter().any(|one| one["metric"]["__name__"] == pass);
+        found.then_some(()).ok_or_else(|| format!("{series:?}"))
+    })
+    .await;
+    gone.delete();
+    until(
+        "nothing tells of it",
+        limits::TOLD,
+        async || match prometheus.query(&told).await?.as_slice() {
+            [] => Ok(()),
+            series => Err(format!("{series:?}")),
+        },
+    )
+    .await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_real_prometheus_shows_the_boards_and_alerts_of_real_faults() {
     let test = "monitoring";
@@ -261,4 +285,5 @@ async fn a_real_prometheus_shows_the_boards_and_alerts_of_real_faults() {
     wait_alerts(&prometheus, fleet, &unhealed, false).await;
     fleet.wait_calm(limits::HEALED).await;
     assert_all_metrics_exist(&prometheus, &queries, &rules).await;
+    a_deleted_fleet_is_told_of_no_more(&prometheus, fleet).await;
 }
