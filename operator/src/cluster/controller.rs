@@ -231,6 +231,10 @@ async fn look_after(
     }
     let health = health_of(context, key).await;
     let result = pass(scope, &health).await;
+    if let Ok(pass) = &result {
+        // Before anything else can end this: what was written is not seen again by the next pass.
+        events::of_pass(context, scope, pass).await;
+    }
     let (status, failed) = match &result {
         Ok(pass) => (judge(scope, pass, &health, None), None),
         Err(error) => (judge_error(scope, error), Some(error)),
@@ -245,7 +249,6 @@ async fn look_after(
     write_status(scope, context, &status).await?;
     match (&result, failed) {
         (Ok(pass), _) => {
-            events::of_pass(context, scope, pass).await;
             watch(context, scope, key, pass).await;
             context.metrics.fleet(scope, &status, pass, &health);
             restart(scope, context, pass).await?;
