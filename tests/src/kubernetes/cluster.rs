@@ -66,6 +66,19 @@ pub fn machine(test: &str) -> Option<&'static Cluster> {
     None
 }
 
+/// Like [`machine`], for a test that takes nodes and links away for minutes: with `--long` alone.
+pub fn patient_machine(test: &str) -> Option<&'static Cluster> {
+    let cluster = machine(test)?;
+    if std::env::var_os("NIGHTJAR_LONG").is_some() {
+        return Some(cluster);
+    }
+    skipped(
+        test,
+        "takes nodes and links away for minutes: run with `cargo xtask test --long`",
+    );
+    None
+}
+
 /// Folder of the cluster that `cargo xtask cluster` made, if it is that one.
 pub fn machine_dir() -> Option<PathBuf> {
     std::env::var_os("NIGHTJAR_TEST_CLUSTER_DIR").map(PathBuf::from)

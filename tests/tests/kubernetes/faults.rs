@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use nightjar_tests::kubernetes::cluster::{Fault, cluster, machine, until};
+use nightjar_tests::kubernetes::cluster::{Fault, cluster, patient_machine, until};
 use nightjar_tests::kubernetes::fleet::{Fleet, FleetSpec};
 use nightjar_tests::kubernetes::load::Load;
 use nightjar_tests::kubernetes::{limits, shared};
@@ -58,7 +58,7 @@ async fn a_pod_that_is_killed_and_a_disk_that_is_lost_cost_no_message() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_region_that_is_cut_off_serves_on_and_catches_up_with_a_change() {
-    let Some(cluster) = machine("cut region") else {
+    let Some(cluster) = patient_machine("cut region") else {
         return;
     };
     let three = shared::three_regions(cluster).await;
@@ -97,7 +97,7 @@ async fn a_region_that_is_cut_off_serves_on_and_catches_up_with_a_change() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_node_that_is_lost_and_returns_costs_no_message() {
-    let Some(cluster) = machine("isolated node") else {
+    let Some(cluster) = patient_machine("isolated node") else {
         return;
     };
     let three = shared::three_regions(cluster).await;
@@ -134,7 +134,7 @@ async fn a_node_that_is_lost_and_returns_costs_no_message() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn nothing_is_removed_while_a_region_cannot_be_seen() {
-    let Some(cluster) = machine("deletion with a lost node") else {
+    let Some(cluster) = patient_machine("deletion with a lost node") else {
         return;
     };
     shared::release().await;
