@@ -11,7 +11,7 @@ fn edits() -> [(&'static str, &'static str, Value); 8] {
         (
             "statefulset",
             "fleet-a-relay",
-            json!({"spec": {"template": {"spec": {"terminationGracePeriodSeconds": 1}}}}),
+            json!({"spec": {"template": {"spec": {"terminationGracePeriodSeconds": 7}}}}),
         ),
         (
             "statefulset",
