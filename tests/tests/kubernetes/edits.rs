@@ -31,7 +31,7 @@ fn edits() -> [(&'static str, &'static str, Value); 8] {
         (
             "configmap",
             "fleet-a-relay-config",
-            json!({"data": {"0.yaml": "broken", "relay.yaml": "broken"}}),
+            json!({"data": {"fleet-a-relay-0.yaml": "broken"}}),
         ),
         (
             "poddisruptionbudget",
