@@ -184,6 +184,12 @@ pub fn reference_markdown() -> String {
          On `/metrics` of the operator, port 8080. Those of fleets are served by the leader.\n\n| name | type | labels | meaning |\n| --- | --- | --- | --- |\n",
     );
     for (name, kind, labels, meaning) in TABLE {
+        let labels: Vec<String> = labels
+            .split(", ")
+            .filter(|label| !label.is_empty())
+            .map(|label| format!("`{label}`"))
+            .collect();
+        let labels = labels.join(", ");
         let _ = writeln!(page, "| `{name}` | {kind} | {labels} | {meaning} |");
     }
     page
