@@ -70,6 +70,7 @@ impl ClusterError {
                 kube::Error::Api(status) if status.is_forbidden() => "Forbidden",
                 kube::Error::Api(status) if status.is_conflict() => "Conflict",
                 kube::Error::Api(status) if status.is_invalid() => "Refused",
+                kube::Error::Api(status) if status.code == 429 => "Throttled",
                 _ => "ApiServerError",
             },
             Self::Invalid(_) => "InvalidSpec",
@@ -93,6 +94,10 @@ impl ClusterError {
             "DamagedObject" => "put the right content back from a backup".to_owned(),
             "NameTaken" => "rename the fleet, or remove the object".to_owned(),
             "Refused" => "correct what the API server names".to_owned(),
+            "Throttled" => {
+                "the API server having less to do; the operator asks less and tries again by itself"
+                    .to_owned()
+            }
             _ => "the operator tries again by itself".to_owned(),
         }
     }

@@ -1,5 +1,7 @@
 //! What a pod amounts to, and what pods that are not ready wait for. Pure.
 
+use std::fmt::Write as _;
+
 use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt as _;
 
@@ -72,13 +74,28 @@ fn broken(pod: &Pod) -> Option<String> {
 /// What the pods of a fleet wait for: those that are missing, cannot be placed, or are not ready.
 pub(super) fn waits(views: &[RegionView], observed: &Observed) -> Vec<Wait> {
     let mut waits = Vec::new();
-    for pod in views.iter().flat_map(|view| &view.pods) {
-        if pod.ready {
-            continue;
+    for view in views {
+        for pod in view.pods.iter().filter(|pod| !pod.ready) {
+            let mut wait = wait(pod, observed);
+            let lasting = ["PodUnschedulable", "PodTerminating"].contains(&wait.what);
+            if let Some(budget) = budget(pod, view).filter(|_| lasting) {
+                write!(
+                    wait.unblocked_by,
+                    "; until then poddisruptionbudget/{budget} holds back drains of nodes with its other pods"
+                )
+                .expect("a String takes everything");
+            }
+            waits.push(wait);
         }
-        waits.push(wait(pod, observed));
     }
     waits
+}
+
+/// The PodDisruptionBudget that this pod uses up while it is not ready; a role with a single pod has none.
+fn budget<'a>(pod: &'a PodView, view: &RegionView) -> Option<&'a str> {
+    let of_role = view.pods.iter().filter(|other| other.role == pod.role);
+    let (set, _) = pod.name.rsplit_once('-')?;
+    (of_role.count() > 1).then_some(set)
 }
 
 fn wait(pod: &PodView, observed: &Observed) -> Wait {

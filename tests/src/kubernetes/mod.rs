@@ -4,6 +4,7 @@
 //! regions is shared by the tests that leave it as they found it.
 
 pub mod cluster;
+pub mod faulty_api;
 pub mod fleet;
 pub mod limits;
 pub mod load;
