@@ -1,6 +1,7 @@
 //! Keeps fleets as they are asked to be: one pass whenever something of a fleet changes, and now and then without. Runs on the leader.
 
 use std::collections::HashMap;
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -54,6 +55,8 @@ pub(super) struct Context {
     pub(super) recorder: Recorder,
     pub(super) metrics: Arc<Metrics>,
     fleets: Mutex<HashMap<String, Fleet>>,
+    /// Passes of a fleet that failed one after another; fleets whose last pass did not are not in it.
+    failures: Mutex<HashMap<String, u32>>,
     changed: mpsc::UnboundedSender<ObjectRef<RelayCluster>>,
 }
 
@@ -61,7 +64,6 @@ pub(super) struct Context {
 #[derive(Default)]
 struct Fleet {
     watches: HashMap<RegionName, RegionWatch>,
-    failures: u32,
 }
 
 /// Works on the fleets of one namespace, or of all, until dropped.
@@ -78,6 +80,7 @@ pub(super) async fn run(
         recorder,
         metrics,
         fleets: Mutex::default(),
+        failures: Mutex::default(),
         changed,
     });
     let clusters = scoped::<RelayCluster>(&client, namespace);
@@ -134,19 +137,44 @@ fn fleet_of<K: kube::Resource>(object: &K) -> Option<ObjectRef<RelayCluster>> {
     Some(ObjectRef::new(name).within(&object.namespace()?))
 }
 
-/// A failed pass has told what went wrong; this only says when the next one comes.
-fn on_error(_: Arc<RelayCluster>, error: &ClusterError, _: Arc<Context>) -> Action {
+/// No pass ends with an error: when the next one comes is decided where it failed.
+fn on_error(_: Arc<RelayCluster>, never: &Infallible, _: Arc<Context>) -> Action {
+    match *never {}
+}
+
+/// What a pass came to: when the next one comes, and a word for the metrics.
+type Ended = (Action, &'static str);
+
+/// Counts the failure and says when to try again: later after each failure in a row.
+async fn failed(context: &Context, key: &str, error: &ClusterError) -> Ended {
     if matches!(error, ClusterError::Outdated) {
-        return Action::requeue(BACKOFF_FIRST);
+        return (Action::requeue(BACKOFF_FIRST), "failed");
     }
-    tracing::warn!(%error, "a pass failed before its status could be written");
-    Action::requeue(BACKOFF_FIRST * 5)
+    let failures = {
+        let mut counts = context.failures.lock().await;
+        let count = counts.entry(key.to_owned()).or_default();
+        *count = count.saturating_add(1);
+        *count
+    };
+    tracing::warn!(fleet = key, failures, %error, "a pass ended early");
+    let pause = match error {
+        // It changes only by an edit, which comes as an event.
+        ClusterError::Invalid(_) => BACKOFF_MOST,
+        _ => backoff(failures),
+    };
+    (Action::requeue(pause), "failed")
+}
+
+/// The pause after so many failures in a row.
+fn backoff(failures: u32) -> Duration {
+    let doubled = 2_u32.saturating_pow(failures.saturating_sub(1).min(10));
+    (BACKOFF_FIRST * doubled).min(BACKOFF_MOST)
 }
 
 async fn reconcile(
     cluster: Arc<RelayCluster>,
     context: Arc<Context>,
-) -> Result<Action, ClusterError> {
+) -> Result<Action, Infallible> {
     let began = std::time::Instant::now();
     let scope = Scope::new(&context.tools, &cluster);
     let key = format!("{}/{}", scope.names.namespace, scope.names.fleet);
@@ -162,9 +190,15 @@ async fn reconcile(
     } else {
         look_after(&scope, &context, &key).await
     };
-    let outcome = match &result {
-        Ok((_, outcome)) => *outcome,
-        Err(_) => "failed",
+    let (action, outcome) = match result {
+        Ok(ended) => {
+            // A pass that failed and could tell so has counted itself.
+            if ended.1 != "failed" {
+                context.failures.lock().await.remove(&key);
+            }
+            ended
+        }
+        Err(error) => failed(&context, &key, &error).await,
     };
     context
         .metrics
@@ -176,14 +210,11 @@ async fn reconcile(
             .metrics
             .forget(&scope.names.namespace, &scope.names.fleet);
     }
-    result.map(|(action, _)| action)
+    Ok(action)
 }
 
 /// Says that it is paused, and does nothing else.
-async fn pause(
-    scope: &Scope<'_>,
-    context: &Context,
-) -> Result<(Action, &'static str), ClusterError> {
+async fn pause(scope: &Scope<'_>, context: &Context) -> Result<Ended, ClusterError> {
     let before = scope.cluster.status.as_ref();
     let mut new = before.cloned().unwrap_or_default();
     let facts = Facts {
@@ -224,7 +255,7 @@ async fn look_after(
     scope: &Scope<'_>,
     context: &Arc<Context>,
     key: &str,
-) -> Result<(Action, &'static str), ClusterError> {
+) -> Result<Ended, ClusterError> {
     if ensure_finalizer(scope).await? {
         // The change brings the object again, as it is now.
         return Ok((Action::requeue(WAITING), "applied"));
@@ -235,9 +266,9 @@ async fn look_after(
         // Before anything else can end this: what was written is not seen again by the next pass.
         events::of_pass(context, scope, pass).await;
     }
-    let (status, failed) = match &result {
-        Ok(pass) => (judge(scope, pass, &health, None), None),
-        Err(error) => (judge_error(scope, error), Some(error)),
+    let status = match &result {
+        Ok(pass) => judge(scope, pass, &health, None),
+        Err(error) => judge_error(scope, error),
     };
     if let Ok(pass) = &result
         && is_first_look(scope, pass, &health)
@@ -247,28 +278,16 @@ async fn look_after(
         return Ok((Action::requeue(FIRST_LOOK), "waiting"));
     }
     write_status(scope, context, &status).await?;
-    match (&result, failed) {
-        (Ok(pass), _) => {
+    match &result {
+        Ok(pass) => {
             watch(context, scope, key, pass).await;
             context.metrics.fleet(scope, &status, pass, &health);
             restart(scope, context, pass).await?;
             Ok(after(pass, &status))
         }
-        (Err(error), _) => {
-            let failures = {
-                let mut fleets = context.fleets.lock().await;
-                let fleet = fleets.entry(key.to_owned()).or_default();
-                fleet.failures = fleet.failures.saturating_add(1);
-                fleet.failures
-            };
+        Err(error) => {
             context.metrics.status(scope, &status);
-            tracing::warn!(fleet = key, %error, "a pass ended early");
-            // An invalid spec changes only by an edit, which comes as an event.
-            let pause = match error {
-                ClusterError::Invalid(_) => BACKOFF_MOST,
-                _ => (BACKOFF_FIRST * 2_u32.saturating_pow(failures.min(10) - 1)).min(BACKOFF_MOST),
-            };
-            Ok((Action::requeue(pause), "failed"))
+            Ok(failed(context, key, error).await)
         }
     }
 }
@@ -290,7 +309,7 @@ fn is_first_look(scope: &Scope<'_>, pass: &Pass, health: &HealthOf) -> bool {
 }
 
 /// When to look again.
-fn after(pass: &Pass, status: &RelayClusterStatus) -> (Action, &'static str) {
+fn after(pass: &Pass, status: &RelayClusterStatus) -> Ended {
     let outcome = if !pass.written.is_empty() || pass.decision.restart.is_some() {
         "applied"
     } else if status.waiting_for.is_empty() {
@@ -324,7 +343,6 @@ async fn health_of(context: &Context, key: &str) -> HealthOf {
 async fn watch(context: &Arc<Context>, scope: &Scope<'_>, key: &str, pass: &Pass) {
     let mut fleets = context.fleets.lock().await;
     let fleet = fleets.entry(key.to_owned()).or_default();
-    fleet.failures = 0;
     fleet
         .watches
         .retain(|name, _| pass.orders.iter().any(|orders| orders.region == *name));
@@ -566,4 +584,16 @@ fn scope_is_new(scope: &Scope<'_>, region: &RegionName) -> bool {
         .flat_map(|status| &status.regions)
         .find(|known| known.name == region.as_str())
         .is_none_or(|known| known.state == RegionState::Starting)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pauses_between_failures_double_up_to_a_minute() {
+        let pauses: Vec<u64> = (1..9).map(|failures| backoff(failures).as_secs()).collect();
+        assert_eq!(pauses, [1, 2, 4, 8, 16, 32, 60, 60]);
+        assert_eq!(backoff(u32::MAX), BACKOFF_MOST);
+    }
 }

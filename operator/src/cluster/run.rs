@@ -88,6 +88,9 @@ pub async fn run(options: RunOptions) -> Result<(), RunError> {
         .await
         .map_err(|error| RunError::Config(error.to_string()))?;
     config.read_timeout = Some(READ_TIMEOUT);
+    // Whoever asks decides when to ask again: a retry below it, with pauses of minutes, would hide a refusal from the status, and wait
+    // for a disruption budget in the middle of a pass.
+    config.default_retry = false;
     let client = Client::try_from(config).map_err(RunError::Client)?;
     let metrics = Arc::new(Metrics::new(&options.version));
     let (told, unready) = watch::channel(Some("starting".to_owned()));

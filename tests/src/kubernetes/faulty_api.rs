@@ -43,8 +43,7 @@ pub enum Wrong {
 /// The proxy; ends when it is dropped.
 #[derive(Debug)]
 pub struct FaultyApi {
-    /// Where it listens.
-    pub address: SocketAddr,
+    cluster: &'static Cluster,
     shared: Arc<Shared>,
     task: tokio::task::JoinHandle<()>,
 }
@@ -58,8 +57,8 @@ struct Shared {
 }
 
 impl FaultyApi {
-    /// Listens beside the API server, with nothing wrong yet.
-    pub async fn start() -> FaultyApi {
+    /// Listens beside the API server, and has the operators come by; nothing is wrong yet.
+    pub async fn start(cluster: &'static Cluster) -> FaultyApi {
         let pki = machine_dir()
             .expect("the cluster of cargo xtask cluster")
             .join("pki");
@@ -83,11 +82,22 @@ impl FaultyApi {
         let task = tokio::spawn(async move {
             axum::serve(listener, router).await.ok();
         });
-        FaultyApi {
-            address,
+        let api = FaultyApi {
+            cluster,
             shared,
             task,
-        }
+        };
+        let mut values = super::operator::values("dev");
+        values["extraEnv"] = serde_json::json!([
+            {"name": "KUBERNETES_SERVICE_HOST", "value": address.ip().to_string()},
+            {"name": "KUBERNETES_SERVICE_PORT", "value": address.port().to_string()},
+        ]);
+        super::operator::helm_upgrade(cluster, &values).expect("operators that come by the proxy");
+        assert!(
+            api.shared.used.load(Ordering::Relaxed),
+            "no operator came by the proxy"
+        );
+        api
     }
 
     /// From now on this goes wrong, and the count of failures begins anew.
@@ -100,30 +110,16 @@ impl FaultyApi {
     pub fn failed(&self) -> Vec<Instant> {
         self.shared.failed.lock().expect("no panic").clone()
     }
-
-    /// Whether somebody came by it.
-    pub fn is_used(&self) -> bool {
-        self.shared.used.load(Ordering::Relaxed)
-    }
-
-    /// Values of the chart by which operators come by the proxy.
-    pub fn environment(&self) -> serde_json::Value {
-        serde_json::json!([
-            {"name": "KUBERNETES_SERVICE_HOST", "value": self.address.ip().to_string()},
-            {"name": "KUBERNETES_SERVICE_PORT", "value": self.address.port().to_string()},
-        ])
-    }
-
-    /// Ends with operators that use it no longer.
-    pub fn stop(self, cluster: &Cluster) {
-        self.set(Wrong::Nothing);
-        super::operator::helm_upgrade(cluster, &super::operator::values("dev"))
-            .expect("operators that ask the API server itself");
-    }
 }
 
 impl Drop for FaultyApi {
+    /// Operators ask the API server itself again, also after a test that failed.
     fn drop(&mut self) {
+        self.set(Wrong::Nothing);
+        let values = super::operator::values("dev");
+        if let Err(error) = super::operator::helm_upgrade(self.cluster, &values) {
+            eprintln!("operators still come by a proxy that is gone: {error}");
+        }
         self.task.abort();
     }
 }
@@ -156,11 +152,7 @@ async fn answer(State(shared): State<Arc<Shared>>, request: Request) -> Response
     shared.used.store(true, Ordering::Relaxed);
     let wrong = *shared.wrong.lock().expect("no panic");
     let failed = || {
-        shared
-            .failed
-            .lock()
-            .expect("no panic")
-            .push(Instant::now());
+        shared.failed.lock().expect("no panic").push(Instant::now());
     };
     if let Some(code) = refused(wrong, &request) {
         failed();
@@ -196,11 +188,7 @@ fn cut(
             let ends = matches!(wrong, Wrong::WatchesCut | Wrong::WatchesExpired)
                 && began.elapsed() > WATCH_LIFE;
             if ends {
-                shared
-                    .failed
-                    .lock()
-                    .expect("no panic")
-                    .push(Instant::now());
+                shared.failed.lock().expect("no panic").push(Instant::now());
                 return;
             }
         }
@@ -227,10 +215,7 @@ fn refusal(code: u16) -> Response {
         _ => "InternalError",
     };
     let code_ = axum::http::StatusCode::from_u16(code).expect("a status of HTTP");
-    let headers = [
-        ("content-type", "application/json"),
-        ("retry-after", "1"),
-    ];
+    let headers = [("content-type", "application/json"), ("retry-after", "1")];
     (code_, headers, status(code, reason).to_string()).into_response()
 }
 
@@ -274,10 +259,9 @@ impl TlsUpstream {
             .connect(name, stream)
             .await
             .map_err(|error| error.to_string())?;
-        let (mut sender, connection) =
-            hyper::client::conn::http1::handshake(TokioIo::new(stream))
-                .await
-                .map_err(|error| error.to_string())?;
+        let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
+            .await
+            .map_err(|error| error.to_string())?;
         tokio::spawn(connection);
         let response = sender
             .send_request(request)

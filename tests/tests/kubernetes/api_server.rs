@@ -5,12 +5,12 @@ use std::time::{Duration, Instant};
 use nightjar_tests::kubernetes::cluster::{machine, until};
 use nightjar_tests::kubernetes::faulty_api::{FaultyApi, Wrong};
 use nightjar_tests::kubernetes::fleet::{Fleet, FleetSpec};
-use nightjar_tests::kubernetes::{limits, operator};
+use nightjar_tests::kubernetes::limits;
 use nightjar_tests::report::measured;
 use serde_json::json;
 
 /// How long each fault lasts: enough for pauses to grow.
-const FAULT: Duration = Duration::from_secs(12);
+const FAULT: Duration = Duration::from_secs(10);
 /// Requests that may fail in that time. Eight watches of two operators begin again, and passes of a fleet come with growing pauses;
 /// a hot loop would come to thousands.
 const FEW: usize = 240;
@@ -23,19 +23,14 @@ async fn an_api_server_that_refuses_or_cuts_watches_is_told_and_not_pressed() {
     let mut spec = FleetSpec::new(&["a"], 1);
     let fleet = Fleet::start(cluster, "faulty", &spec).await;
     let before = fleet.pods();
-    let api = FaultyApi::start().await;
-    let mut values = operator::values("dev");
-    values["extraEnv"] = api.environment();
-    operator::helm_upgrade(cluster, &values).expect("operators that come by the proxy");
-    assert!(api.is_used(), "the operators come by the proxy");
+    let api = FaultyApi::start(cluster).await;
     fleet.wait_calm(limits::HEALED).await;
 
-    let mut size = 64;
+    let mut soak = 3;
     for (wrong, told) in [
         (Wrong::Writes(409), Some("Conflict")),
         (Wrong::Writes(429), Some("Throttled")),
         (Wrong::Writes(500), Some("ApiServerError")),
-        (Wrong::Everything(410), None),
         (Wrong::Everything(429), None),
         (Wrong::Everything(500), None),
         (Wrong::WatchesCut, None),
@@ -43,15 +38,16 @@ async fn an_api_server_that_refuses_or_cuts_watches_is_told_and_not_pressed() {
     ] {
         api.set(wrong);
         let began = Instant::now();
-        size += 32;
-        spec.more = json!({"log": {"maxBytesPerRegion": format!("{size}Mi")}});
-        // The ConfigMap and the limits of streams follow.
-        spec.regions[0].relays = 1;
+        soak += 1;
+        spec.more = json!({"rollout": {"soak": format!("{soak}s")}});
         fleet.apply(&spec);
-        fleet.kubectl(&["delete", "configmap", "fleet-a-nats"]);
+        fleet.kubectl(&["delete", "configmap", "fleet-a-nats-config"]);
         if let Some(reason) = told {
             let message = fleet.wait_condition("Degraded", "True", reason).await;
-            assert!(message.contains("configmap/fleet-a"), "{wrong:?}: {message}");
+            assert!(
+                message.contains("configmap/fleet-a"),
+                "{wrong:?}: {message}"
+            );
         }
         until("the fault to have lasted", limits::HEALED, async || {
             let failed = api.failed().len();
@@ -76,10 +72,10 @@ async fn an_api_server_that_refuses_or_cuts_watches_is_told_and_not_pressed() {
             failed.len()
         );
         fleet.wait_calm(limits::HEALED).await;
-        let map = fleet.try_get(&["configmap", "fleet-a-nats"]);
+        let map = fleet.try_get(&["configmap", "fleet-a-nats-config"]);
         assert!(map.is_ok(), "{wrong:?}: the ConfigMap is back: {map:?}");
     }
     assert_eq!(before, fleet.pods(), "no pod was touched");
-    api.stop(cluster);
+    drop(api);
     fleet.wait_calm(limits::HEALED).await;
 }

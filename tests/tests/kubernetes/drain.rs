@@ -26,13 +26,9 @@ impl Drop for Cordoned {
 fn drain(fleet: &Fleet, node: &str, timeout: &str) -> Result<String, String> {
     let selector = format!("--pod-selector=nightjar.dev/fleet={}", fleet.name);
     let timeout = format!("--timeout={timeout}");
-    fleet.cluster.try_kubectl(&[
-        "drain",
-        node,
-        &selector,
-        "--delete-emptydir-data",
-        &timeout,
-    ])
+    fleet
+        .cluster
+        .try_kubectl(&["drain", node, &selector, "--delete-emptydir-data", &timeout])
 }
 
 /// The node of the server that leads the stream which region a writes.
