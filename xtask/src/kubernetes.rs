@@ -11,7 +11,7 @@ use crate::run::{on_path, say};
 
 /// The targets of `tests/tests/` that need a cluster, in the order in which they run: the first installs the operator.
 pub(crate) const TARGETS: [&str; 2] = ["kubernetes", "fleet_cli"];
-/// Tags of the images that the tests ask for: changing from one to the other changes nothing but the name.
+/// Tags of the images that the tests ask for: relays and NATS servers differ by nothing but the name, operators by their version.
 const TAGS: [&str; 2] = ["dev", "dev-2"];
 
 /// A cluster for the tests; one that was started for them is taken down at the end.
@@ -50,10 +50,12 @@ impl Ready {
             self.environment = vec![("NIGHTJAR_TEST_KUBECONFIG".to_owned(), kubeconfig)];
             return Ok(());
         }
-        let was_up = cluster::is_up();
-        cluster::up_small()?;
-        self.started = !was_up;
-        cluster::load_test_images(&TAGS)?;
+        // One that is up already is used, whatever its topology.
+        if !cluster::is_up() {
+            cluster::up_zones()?;
+            self.started = true;
+        }
+        cluster::load_test_images(TAGS)?;
         let programs = cluster::bin_dir();
         self.environment = vec![
             (

@@ -109,6 +109,22 @@ pub fn pods(cluster: &Cluster) -> Vec<Value> {
     list(&pods["items"]).to_vec()
 }
 
+/// The line of the leader's metrics that gives the version it was built as.
+pub fn version(cluster: &Cluster) -> String {
+    let leader = leader(cluster);
+    let name = pods(cluster)
+        .iter()
+        .map(|pod| text(&pod["metadata"]["name"]))
+        .find(|name| leader.contains(name))
+        .unwrap_or_else(|| panic!("`{leader}` leads, which is no pod"));
+    let path = format!("/api/v1/namespaces/{NAMESPACE}/pods/{name}:8080/proxy/metrics");
+    let metrics = cluster.kubectl(&["get", "--raw", &path]);
+    let line = metrics
+        .lines()
+        .find(|line| line.starts_with("nj_operator_build_info"));
+    line.unwrap_or_default().to_owned()
+}
+
 /// Who leads, as the Lease says; empty while nobody does.
 pub fn leader(cluster: &Cluster) -> String {
     let lease = cluster.try_get(&["lease", "-n", NAMESPACE, NAME]);

@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use nightjar_tests::kubernetes::cluster::{Cluster, cluster, machine, text, until};
+use nightjar_tests::kubernetes::cluster::{Cluster, cluster, machine, machine_dir, text, until};
 use nightjar_tests::kubernetes::fleet::{Fleet, FleetSpec};
 use nightjar_tests::kubernetes::{limits, operator};
 use nightjar_tests::report::measured;
@@ -30,6 +30,10 @@ async fn another_build_of_the_operator_restarts_no_pod() {
         }
     })
     .await;
+    if machine_dir().is_some() {
+        let version = operator::version(cluster);
+        assert!(version.contains("dev-2"), "it is another build: {version}");
+    }
     fleet.wait_calm(limits::HEALED).await;
     // A change of no consequence to pods has the new operator make a full pass.
     fleet.kubectl(&[

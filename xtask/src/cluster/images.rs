@@ -31,7 +31,7 @@ const BASE_CERTIFICATES: &str = "--extract-hook=cat \"$1\"/usr/share/ca-certific
 const BASE_SUITE: &str = "bookworm";
 
 /// What `load-images` is asked for.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Request {
     /// Of all four images.
     tag: String,
@@ -39,14 +39,22 @@ pub(super) struct Request {
     profile: String,
     /// A docker archive to load in place of the workspace's images.
     archive: Option<PathBuf>,
+    /// The operator alone, as of this version.
+    operator: Option<String>,
 }
 
 impl Request {
+    /// The operator alone, built under another version and tagged with it.
+    pub(super) fn of_operator(version: &str) -> Result<Self> {
+        Self::parse(&["--tag", version, "--operator", version])
+    }
+
     pub(super) fn parse(args: &[&str]) -> Result<Self> {
         let mut request = Self {
             tag: "dev".to_owned(),
             profile: "image".to_owned(),
             archive: None,
+            operator: None,
         };
         let mut args = args.iter();
         while let Some(option) = args.next() {
@@ -57,8 +65,9 @@ impl Request {
                 "--tag" => request.tag = (*value).to_owned(),
                 "--profile" => request.profile = (*value).to_owned(),
                 "--archive" => request.archive = Some(PathBuf::from(value)),
+                "--operator" => request.operator = Some((*value).to_owned()),
                 other => bail!(
-                    "unknown option `{other}`; `cluster load-images [--tag TAG] [--profile PROFILE] [--archive FILE]`"
+                    "unknown option `{other}`; `cluster load-images [--tag TAG] [--profile PROFILE] [--operator VERSION] [--archive FILE]`"
                 ),
             }
         }
@@ -67,6 +76,22 @@ impl Request {
 }
 
 impl Request {
+    fn images(&self) -> impl Iterator<Item = (&'static str, &'static str, u64)> {
+        let of_operator = self.operator.is_some();
+        IMAGES
+            .into_iter()
+            .filter(move |(target, ..)| !of_operator || *target == "operator")
+    }
+
+    fn compile(&self) -> Result<()> {
+        // Always the whole workspace: another choice of packages would build their dependencies with other features.
+        let mut build = cargo(&["build", "--profile", &self.profile, "--workspace", "--bins"]);
+        if let Some(version) = &self.operator {
+            build.env("NIGHTJAR_VERSION", version);
+        }
+        run(build.arg("--target-dir").arg(self.target_dir()?))
+    }
+
     /// Where the programs are built. Those of the profile `image` in the cache: their dependencies take minutes, and change rarely.
     fn target_dir(&self) -> Result<PathBuf> {
         match self.profile.as_str() {
@@ -91,16 +116,7 @@ pub(super) fn load(request: &Request, nodes: &[Node]) -> Result<()> {
         "building the programs (profile {})",
         request.profile
     ));
-    let target = request.target_dir()?;
-    run(cargo(&[
-        "build",
-        "--profile",
-        &request.profile,
-        "--workspace",
-        "--bins",
-        "--target-dir",
-    ])
-    .arg(&target))?;
+    request.compile()?;
     let _lock = super::lock()?;
     let work = plan::run_dir().join("images");
     if work.exists() {
@@ -122,16 +138,19 @@ pub(super) fn load(request: &Request, nodes: &[Node]) -> Result<()> {
     Ok(())
 }
 
-/// Docker archives of all images, under `work`.
-/// Gives every image of a tag another one too.
+/// Gives every image of a tag but the operator's another one too.
 pub(super) fn alias(tag: &str, other: &str, nodes: &[Node]) -> Result<()> {
     on_all_nodes(nodes, |node| {
-        IMAGES.iter().try_for_each(|(target, ..)| {
-            super::node::alias(node, &image_name(target, tag), &image_name(target, other))
-        })
+        IMAGES
+            .iter()
+            .filter(|(target, ..)| *target != "operator")
+            .try_for_each(|(target, ..)| {
+                super::node::alias(node, &image_name(target, tag), &image_name(target, other))
+            })
     })
 }
 
+/// Docker archives of the images, under `work`.
 fn build(request: &Request, nats_server: &Path, work: &Path) -> Result<Vec<PathBuf>> {
     let context = work.join("context");
     let folder = match request.profile.as_str() {
@@ -147,7 +166,7 @@ fn build(request: &Request, nats_server: &Path, work: &Path) -> Result<Vec<PathB
     fs::write(&base_file, "FROM scratch\nADD base.tar /\n")?;
     buildah.build(&base_file, base_context, BASE_IMAGE, &[])?;
     let mut archives = Vec::new();
-    for (target, program, limit) in IMAGES {
+    for (target, program, limit) in request.images() {
         let source = match target {
             "nats-server" => nats_server.to_path_buf(),
             _ => programs.join(program),
@@ -224,6 +243,9 @@ mod tests {
         );
         assert!(Request::parse(&["--tag"]).is_err());
         assert!(Request::parse(&["--tga", "x"]).is_err());
+        let other = Request::of_operator("dev-2").expect("options that are known");
+        let images: Vec<_> = other.images().map(|(target, ..)| target).collect();
+        assert_eq!((other.tag.as_str(), images), ("dev-2", vec!["operator"]));
     }
 
     #[test]

@@ -29,7 +29,7 @@ cargo xtask cluster VERB
 
   up [small|zones]    start it: three nodes, one a region; or five, three of them in zones of region a
   down                end it, and remove all it made
-  load-images [--tag TAG] [--profile PROFILE] [--archive FILE]
+  load-images [--tag TAG] [--profile PROFILE] [--operator VERSION] [--archive FILE]
                       build images of the programs and give them to every node; or give them those of a docker archive
   status              nodes, programs that ended, faults in force
   env                 what to `eval` in a shell for kubectl and helm
@@ -58,8 +58,8 @@ pub(crate) fn cluster(args: &[String]) -> Result<ExitCode> {
 }
 
 /// Starts the cluster that tests use; does nothing when it is up.
-pub(crate) fn up_small() -> Result<()> {
-    up(Topology::Small)
+pub(crate) fn up_zones() -> Result<()> {
+    up(Topology::Zones)
 }
 
 /// Whether a cluster is up, with all of its programs.
@@ -67,14 +67,12 @@ pub(crate) fn is_up() -> bool {
     whole().is_some()
 }
 
-/// Images of the programs that the tests have built, under each of `tags`.
-pub(crate) fn load_test_images(tags: &[&str]) -> Result<()> {
+/// Images of the programs under the first tag. Under the second the same again, with an operator that was built as that version.
+pub(crate) fn load_test_images([first, second]: [&str; 2]) -> Result<()> {
     let nodes = running()?.nodes();
-    let (first, others) = tags.split_first().context("a tag")?;
+    images::load(&images::Request::of_operator(second)?, &nodes)?;
     images::load(&images::Request::parse(&["--tag", first])?, &nodes)?;
-    others
-        .iter()
-        .try_for_each(|tag| images::alias(first, tag, &nodes))
+    images::alias(first, second, &nodes)
 }
 
 /// Credentials of an administrator.
