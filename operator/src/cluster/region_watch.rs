@@ -22,8 +22,10 @@ const ANEW_AFTER: Duration = Duration::from_secs(20);
 const CONNECT_WITHIN: Duration = Duration::from_secs(5);
 /// A server is asked to load its configuration at most this often.
 const RELOAD_PAUSE: Duration = Duration::from_secs(5);
-/// How long one pass over the streams may take.
-const APPLY_WITHIN: Duration = Duration::from_secs(30);
+/// How long one pass over the streams may take: a little more than one request may.
+const APPLY_WITHIN: Duration = Duration::from_secs(6);
+/// A look that began longer ago says nothing any more. Looks begin every 2 s and take a second or two; this is some that failed.
+const FRESH_FOR: Duration = Duration::from_secs(10);
 
 /// What the watch is to do.
 #[derive(Debug, Clone)]
@@ -89,18 +91,57 @@ pub(super) struct ServerView {
 }
 
 /// What was seen of a region.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct RegionHealth {
+    /// When the look began: nothing that happened later is in it.
+    pub began: Instant,
     /// Why nothing could be seen.
     pub unreachable: Option<String>,
     /// JetStream servers and hubs that answered, by name.
     pub servers: BTreeMap<String, ServerView>,
     /// Streams that exist.
     pub streams: BTreeMap<StreamName, StreamView>,
+    /// Planned streams of which JetStream said that they do not exist. One that did not answer is in neither.
+    pub absent: BTreeSet<StreamName>,
     /// What went wrong with streams, by stream; permanent ones first need a person.
     pub problems: BTreeMap<String, (String, bool)>,
     /// Why servers did not load their configuration.
     pub reload_problems: BTreeMap<String, String>,
+}
+
+impl RegionHealth {
+    /// A look in which nothing was seen yet.
+    pub(super) fn new(began: Instant) -> Self {
+        Self {
+            began,
+            unreachable: None,
+            servers: BTreeMap::new(),
+            streams: BTreeMap::new(),
+            absent: BTreeSet::new(),
+            problems: BTreeMap::new(),
+            reload_problems: BTreeMap::new(),
+        }
+    }
+
+    /// A look that saw nothing, and why. The reason must not change from look to look, or the status is written each time.
+    pub(super) fn unseen(began: Instant, reason: impl Into<String>) -> Self {
+        Self {
+            unreachable: Some(reason.into()),
+            ..Self::new(began)
+        }
+    }
+
+    /// What the look still says at `now`: if it is too old, nothing but that.
+    pub(super) fn at(self: Arc<Self>, now: Instant) -> Arc<Self> {
+        if self.unreachable.is_some() || now.duration_since(self.began) <= FRESH_FOR {
+            return self;
+        }
+        let reason = format!(
+            "its servers were not looked at for more than {} s",
+            FRESH_FOR.as_secs()
+        );
+        Arc::new(Self::unseen(self.began, reason))
+    }
 }
 
 /// A watch that runs. Dropping it ends it.
@@ -135,9 +176,10 @@ impl RegionWatch {
         self.orders.send_replace(Arc::new(orders));
     }
 
-    /// What was seen last; `None` before the first look.
+    /// What was seen last, as far as it still counts; `None` before the first look.
     pub(super) fn health(&self) -> Option<Arc<RegionHealth>> {
-        self.health.borrow().clone()
+        let last = self.health.borrow().clone()?;
+        Some(last.at(Instant::now()))
     }
 }
 
@@ -164,11 +206,18 @@ async fn run(
         ticks.tick().await;
         let now = Arc::clone(&orders.borrow());
         let health = match ensure(&mut connections, &now).await {
-            Ok(connections) => look(connections, &now, &mut reloaded).await,
-            Err(reason) => RegionHealth {
-                unreachable: Some(reason),
-                ..RegionHealth::default()
-            },
+            Ok(known) => {
+                let began = Instant::now();
+                match timeout(FRESH_FOR, look(known, &now, &mut reloaded, began)).await {
+                    Ok(health) => health,
+                    // It would be too old when it ends, and what hangs may hang for ever.
+                    Err(_) => {
+                        connections = None;
+                        RegionHealth::unseen(began, "a look at its servers came to no end")
+                    }
+                }
+            }
+            Err(reason) => RegionHealth::unseen(Instant::now(), reason),
         };
         match health.unreachable {
             // A client gives up after a while; a new one begins.
@@ -276,8 +325,9 @@ async fn look(
     connections: &mut Connections,
     orders: &Orders,
     reloaded: &mut BTreeMap<String, Instant>,
+    began: Instant,
 ) -> RegionHealth {
-    let mut health = RegionHealth::default();
+    let mut health = RegionHealth::new(began);
     let clusters = std::iter::once(&connections.servers).chain(connections.hubs.as_ref());
     let mut ids = BTreeMap::new();
     let seen =
@@ -318,6 +368,7 @@ async fn reload(
     health: &mut RegionHealth,
     reloaded: &mut BTreeMap<String, Instant>,
 ) {
+    let mut asked = Vec::new();
     for (server, wanted) in &orders.configs {
         let (Some(view), Some(id)) = (health.servers.get(server), ids.get(server)) else {
             continue;
@@ -334,7 +385,10 @@ async fn reload(
             Some(hubs) if server.contains("-hub-") => hubs,
             _ => &connections.servers,
         };
-        if let Err(problem) = links.reload(id).await {
+        asked.push(async move { (server, links.reload(id).await) });
+    }
+    for (server, answer) in join_all(asked).await {
+        if let Err(problem) = answer {
             health.reload_problems.insert(server.clone(), problem);
         }
     }
@@ -357,7 +411,10 @@ async fn streams(connections: &mut Connections, orders: &Orders, health: &mut Re
                     .streams
                     .insert(plan.name.clone(), stream_view(plan, &info));
             }
-            Ok(None) => missing.push(plan),
+            Ok(None) => {
+                health.absent.insert(plan.name.clone());
+                missing.push(plan);
+            }
             Err(error) => {
                 let temporary = error.is_temporary();
                 health
@@ -416,5 +473,36 @@ fn stream_view(plan: &StreamPlan, info: &async_nats::jetstream::stream::Info) ->
         last_sequence: info.state.last_sequence,
         lag: mirror.map_or(0, |mirror| mirror.lag),
         silent_for: mirror.and_then(|mirror| mirror.active),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_look_says_nothing_when_it_is_old_and_why_does_not_change_with_time() {
+        let began = Instant::now();
+        let mut look = RegionHealth::new(began);
+        look.servers
+            .insert("a-nats-0".to_owned(), ServerView::default());
+        let look = Arc::new(look);
+        let at = |after| Arc::clone(&look).at(began + after);
+        assert_eq!(at(FRESH_FOR), look);
+        let old = at(FRESH_FOR + Duration::from_millis(1));
+        assert!(old.servers.is_empty());
+        assert!(
+            old.unreachable
+                .as_ref()
+                .is_some_and(|why| why.contains("10 s"))
+        );
+        assert_eq!(old, at(FRESH_FOR * 100));
+    }
+
+    #[test]
+    fn why_a_region_is_not_seen_stays_what_it_was() {
+        let began = Instant::now();
+        let refused = Arc::new(RegionHealth::unseen(began, "no answer"));
+        assert_eq!(Arc::clone(&refused).at(began + FRESH_FOR * 2), refused);
     }
 }
