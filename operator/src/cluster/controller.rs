@@ -30,6 +30,7 @@ use super::metrics::Metrics;
 use super::names::{FINALIZER, FLEET_LABEL, MANAGER, PAUSED};
 use super::pass::{HealthOf, Pass, Scope, Tools, pass};
 use super::region_watch::RegionWatch;
+use super::sightings::Sightings;
 use super::status::{self, Facts, RegionFacts};
 use crate::crd::{ConditionType, RegionState, RegionStatus, RelayCluster, RelayClusterStatus};
 use crate::plan::Role;
@@ -61,6 +62,7 @@ pub(super) struct Context {
 #[derive(Default)]
 struct Fleet {
     watches: HashMap<RegionName, RegionWatch>,
+    sightings: Sightings,
     failures: u32,
 }
 
@@ -229,8 +231,11 @@ async fn look_after(
         // The change brings the object again, as it is now.
         return Ok((Action::requeue(WAITING), "applied"));
     }
-    let health = health_of(context, key).await;
-    let result = pass(scope, &health).await;
+    let (health, mut sightings) = known_of(context, key).await;
+    let result = pass(scope, &health, &mut sightings).await;
+    let mut fleets = context.fleets.lock().await;
+    fleets.entry(key.to_owned()).or_default().sightings = sightings;
+    drop(fleets);
     if let Ok(pass) = &result {
         // Before anything else can end this: what was written is not seen again by the next pass.
         events::of_pass(context, scope, pass).await;
@@ -310,14 +315,15 @@ fn after(pass: &Pass, status: &RelayClusterStatus) -> (Action, &'static str) {
     (Action::requeue(pause), outcome)
 }
 
-async fn health_of(context: &Context, key: &str) -> HealthOf {
-    let fleets = context.fleets.lock().await;
-    fleets
-        .get(key)
-        .into_iter()
-        .flat_map(|fleet| &fleet.watches)
-        .filter_map(|(name, watch)| Some((name.clone(), watch.health()?)))
-        .collect()
+/// What was seen of the fleet's regions, and of its pods. A fleet has one pass at a time, so that its memory may be taken out.
+async fn known_of(context: &Context, key: &str) -> (HealthOf, Sightings) {
+    let mut fleets = context.fleets.lock().await;
+    let Some(fleet) = fleets.get_mut(key) else {
+        return (HealthOf::new(), Sightings::default());
+    };
+    let seen = fleet.watches.iter();
+    let health = seen.filter_map(|(name, watch)| Some((name.clone(), watch.health()?)));
+    (health.collect(), std::mem::take(&mut fleet.sightings))
 }
 
 /// Starts and instructs the watches of the fleet's regions; those of regions that went end.

@@ -24,6 +24,7 @@ mod region_watch;
 mod rollout;
 mod run;
 mod secrets;
+mod sightings;
 mod status;
 
 pub use addresses::ClusterAddresses;

@@ -11,6 +11,7 @@ use kube::api::Api;
 use kube::{Client, Resource as _, ResourceExt as _};
 use nightjar_envelope::{FleetId, RegionName};
 use serde_json::Value;
+use tokio::time::Instant;
 
 use super::addresses::ClusterAddresses;
 use super::apply::{Applier, Written};
@@ -23,6 +24,7 @@ use super::record::{FleetRecord, RegionRecord, StoredRecord};
 use super::region_watch::{Orders, RegionHealth};
 use super::rollout::{self, Decision, PodView, RegionView, Situation, Wait};
 use super::secrets::SecretStore;
+use super::sightings::Sightings;
 use super::{deletion, health, leaving, pods};
 use crate::crd::{DeletionPolicy, Images, RelayCluster};
 use crate::plan::{FleetFacts, FleetPlan, Port, ProcessPlan, RegionFacts, RegionPlan, plan};
@@ -103,8 +105,13 @@ impl<'a> Scope<'a> {
 }
 
 /// Everything up to the status. What may go wrong ends the pass; what is done stays, and the next pass goes on from there.
-pub(super) async fn pass(scope: &Scope<'_>, health: &HealthOf) -> Result<Pass, ClusterError> {
+pub(super) async fn pass(
+    scope: &Scope<'_>,
+    health: &HealthOf,
+    sightings: &mut Sightings,
+) -> Result<Pass, ClusterError> {
     let mut observed = Observed::read(&scope.tools.client, &scope.names).await?;
+    sight(scope, &observed, sightings);
     let asked = validate(scope.cluster).map_err(ClusterError::Invalid)?;
     let mut record = record(&observed, scope, &asked)?;
     let leaving::Effective {
@@ -112,7 +119,7 @@ pub(super) async fn pass(scope: &Scope<'_>, health: &HealthOf) -> Result<Pass, C
         leaving,
         unread,
         waits: leaving_waits,
-    } = leaving::effective(&asked, &mut record.record, scope, health, &observed);
+    } = leaving::effective(&asked, &mut record.record, scope, health, sightings);
     observed.objects.retain(|_, object| {
         let region = object["metadata"]["labels"][names::REGION_LABEL].as_str();
         !unread.iter().any(|unread| Some(unread.as_str()) == region)
@@ -181,6 +188,13 @@ pub(super) async fn pass(scope: &Scope<'_>, health: &HealthOf) -> Result<Pass, C
         orders,
         leaving,
     })
+}
+
+/// Remembers since when pods are as they are. Before anything else: what fails later does not make it less true.
+fn sight(scope: &Scope<'_>, observed: &Observed, sightings: &mut Sightings) {
+    let known = observed.record.iter();
+    let regions = known.flat_map(|stored| stored.record.regions.keys());
+    sightings.observe(regions, &scope.names, observed, Instant::now());
 }
 
 fn applier<'a>(scope: &'a Scope<'_>) -> Applier<'a> {
