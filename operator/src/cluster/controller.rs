@@ -39,7 +39,7 @@ use crate::plan::Role;
 const AT_REST: Duration = Duration::from_secs(20);
 /// A fleet that waits for something is looked at this often.
 const WAITING: Duration = Duration::from_secs(5);
-/// A region that was just begun to be watched is looked at again this soon.
+/// A region whose servers are to be looked at for the first time, or the first time since they run, is judged again this soon.
 const FIRST_LOOK: Duration = Duration::from_secs(2);
 /// First pause after a failed pass; it doubles up to [`BACKOFF_MOST`].
 const BACKOFF_FIRST: Duration = Duration::from_secs(1);
@@ -303,7 +303,10 @@ fn after(pass: &Pass, status: &RelayClusterStatus) -> (Action, &'static str) {
     } else {
         "waiting"
     };
-    let calm = if status.waiting_for.is_empty() {
+    let calm = if pass.look_due {
+        // The look that is due may look like the one before, and then nobody tells of it.
+        FIRST_LOOK
+    } else if status.waiting_for.is_empty() {
         AT_REST
     } else {
         WAITING

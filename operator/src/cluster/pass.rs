@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{ConfigMap, Pod, Secret};
+use k8s_openapi::api::core::v1::{Pod, Secret};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::api::Api;
 use kube::{Client, Resource as _, ResourceExt as _};
@@ -59,6 +59,8 @@ pub(super) struct Pass {
     pub(super) waits: Vec<Wait>,
     pub(super) orders: Vec<Orders>,
     pub(super) leaving: BTreeSet<RegionName>,
+    /// Servers of a region became ready after the last look at them began.
+    pub(super) look_due: bool,
 }
 
 /// The API handles and names of one fleet.
@@ -104,12 +106,25 @@ impl<'a> Scope<'a> {
     }
 }
 
-/// Everything up to the status. What may go wrong ends the pass; what is done stays, and the next pass goes on from there.
-pub(super) async fn pass(
+/// What a pass stands on: what is there, what is asked for, and what it needs to be made of.
+struct Ground {
+    observed: Observed,
+    record: StoredRecord,
+    fleet: ValidFleet,
+    leaving: BTreeSet<RegionName>,
+    waits: Vec<Wait>,
+    keys: Keys,
+    users: BTreeMap<RegionName, RegionUsers>,
+    plan: FleetPlan,
+    certificates: Certificates,
+}
+
+/// Reads what is there, checks what is asked for, and makes the keys and the plan.
+async fn ground(
     scope: &Scope<'_>,
     health: &HealthOf,
     sightings: &mut Sightings,
-) -> Result<Pass, ClusterError> {
+) -> Result<Ground, ClusterError> {
     let mut observed = Observed::read(&scope.tools.client, &scope.names).await?;
     sight(scope, &observed, sightings);
     let asked = validate(scope.cluster).map_err(ClusterError::Invalid)?;
@@ -118,7 +133,7 @@ pub(super) async fn pass(
         fleet,
         leaving,
         unread,
-        waits: leaving_waits,
+        waits,
     } = leaving::effective(&asked, &mut record.record, scope, health, sightings);
     observed.objects.retain(|_, object| {
         let region = object["metadata"]["labels"][names::REGION_LABEL].as_str();
@@ -128,65 +143,76 @@ pub(super) async fn pass(
     let store = scope.store();
     let keys = material::keyring(&store, &scope.names, data_exists).await?;
     remember(&fleet, &mut record.record, health);
-    let maps = scope.api::<ConfigMap>();
-    record.save(&maps, &scope.names).await?;
+    record.save(&scope.api(), &scope.names).await?;
     let mut users = BTreeMap::new();
     for region in &fleet.regions {
-        let name = region.name.clone();
-        users.insert(
-            name,
-            material::users(&store, &scope.names, &region.name).await?,
-        );
+        let of_region = material::users(&store, &scope.names, &region.name).await?;
+        users.insert(region.name.clone(), of_region);
     }
-    let facts = facts(&record.record, &users);
     let ports = fleet
         .regions
         .iter()
         .map(|region| (region.name.clone(), region.asked.service.port))
         .collect();
     let addresses = ClusterAddresses::new(scope.names.clone(), ports);
-    let plan = plan(&fleet, &facts, &addresses)?;
+    let plan = plan(&fleet, &facts(&record.record, &users), &addresses)?;
+    let terms = scope.tools.terms;
     let now = SystemTime::now();
-    let certificates =
-        material::certificates(&store, &scope.names, &plan, scope.tools.terms, now).await?;
-    let images = images(scope, &fleet, &observed);
-    let mut desired = desired(scope, &fleet, &plan, &images, &users, &certificates);
-    let views = views(scope, &plan, &desired, &observed, health, &record.record);
-    let mut decision = decide(scope, &fleet, &views);
-    hold_restart(&mut decision, scope, &keys, &views, &observed);
-    hold_back(&mut desired, &decision, &observed);
-    let written = applier(scope).apply(&desired, &observed).await?;
-    let mut waits = leaving_waits;
-    let may_create = streams_allowed(&plan, health, &keys, &mut waits);
-    if may_create && !record.record.streams_made {
-        record.record.streams_made = true;
-        record.save(&maps, &scope.names).await?;
-    }
-    remove_left(scope, &fleet, &record.record, &observed).await?;
-    waits.splice(0..0, decision.wait.clone());
-    waits.extend(pods::waits(&views, &observed));
-    waits.extend(stream_waits(&plan, health));
-    let orders = orders(
-        &plan,
-        &users,
-        &certificates,
-        &record.record,
-        may_create,
-        &views,
-    );
-    observed.objects.clear();
-    Ok(Pass {
-        newer: newer(scope, &fleet, &images),
+    let certificates = material::certificates(&store, &scope.names, &plan, terms, now).await?;
+    Ok(Ground {
+        observed,
+        record,
+        fleet,
+        leaving,
+        waits,
+        keys,
+        users,
         plan,
+        certificates,
+    })
+}
+
+/// Everything up to the status. What may go wrong ends the pass; what is done stays, and the next pass goes on from there.
+pub(super) async fn pass(
+    scope: &Scope<'_>,
+    health: &HealthOf,
+    sightings: &mut Sightings,
+) -> Result<Pass, ClusterError> {
+    let mut ground = ground(scope, health, sightings).await?;
+    let images = images(scope, &ground.fleet, &ground.observed);
+    let mut desired = desired(scope, &ground, &images);
+    let views = views(scope, &ground, &desired, health, sightings);
+    let mut decision = decide(scope, &ground.fleet, &views);
+    hold_restart(&mut decision, scope, &ground.keys, &views, &ground.observed);
+    hold_back(&mut desired, &decision, &ground.observed);
+    let written = applier(scope).apply(&desired, &ground.observed).await?;
+    let mut waits = std::mem::take(&mut ground.waits);
+    let may_create = streams_allowed(&ground.plan, health, &ground.keys, &mut waits);
+    if may_create && !ground.record.record.streams_made {
+        ground.record.record.streams_made = true;
+        ground.record.save(&scope.api(), &scope.names).await?;
+    }
+    remove_left(scope, &ground).await?;
+    waits.splice(0..0, decision.wait.clone());
+    waits.extend(pods::waits(&views, &ground.observed));
+    waits.extend(stream_waits(&ground.plan, health));
+    let orders = orders(&ground, may_create, &views);
+    let look_due = health
+        .iter()
+        .any(|(name, seen)| health::is_before(seen, sightings.servers_since(name)));
+    Ok(Pass {
+        newer: newer(scope, &ground.fleet, &images),
+        plan: ground.plan,
         images,
         written,
-        certificates,
-        keys,
+        certificates: ground.certificates,
+        keys: ground.keys,
         views,
         decision,
         waits,
         orders,
-        leaving,
+        leaving: ground.leaving,
+        look_due,
     })
 }
 
@@ -212,12 +238,13 @@ fn applier<'a>(scope: &'a Scope<'_>) -> Applier<'a> {
 }
 
 /// With `Delete`, the disks and Secrets of a region that left go when its last pod is gone.
-async fn remove_left(
-    scope: &Scope<'_>,
-    fleet: &ValidFleet,
-    record: &FleetRecord,
-    observed: &Observed,
-) -> Result<(), ClusterError> {
+async fn remove_left(scope: &Scope<'_>, ground: &Ground) -> Result<(), ClusterError> {
+    let Ground {
+        fleet,
+        record,
+        observed,
+        ..
+    } = ground;
     if fleet.deletion_policy != DeletionPolicy::Delete {
         return Ok(());
     }
@@ -225,6 +252,7 @@ async fn remove_left(
         labels.get(names::REGION_LABEL).map(String::as_str) == Some(region.as_str())
     };
     for region in record
+        .record
         .regions
         .iter()
         .filter(|(_, known)| known.removed)
@@ -353,16 +381,10 @@ fn newer(scope: &Scope<'_>, fleet: &ValidFleet, images: &Images) -> Option<Strin
     (!newer.is_empty()).then(|| newer.join(" and "))
 }
 
-fn desired(
-    scope: &Scope<'_>,
-    fleet: &ValidFleet,
-    plan: &FleetPlan,
-    images: &Images,
-    users: &BTreeMap<RegionName, RegionUsers>,
-    certificates: &Certificates,
-) -> Vec<Desired> {
+fn desired(scope: &Scope<'_>, ground: &Ground, images: &Images) -> Vec<Desired> {
+    let certificates = &ground.certificates;
     let mut secrets_hash = certificates.fixed.clone();
-    for (region, users) in users {
+    for (region, users) in &ground.users {
         // A relay and a leaf link read their seed when they start.
         for (role, public) in [
             (crate::plan::Role::Relay, &users.public.relay),
@@ -380,8 +402,8 @@ fn desired(
     }
     build::build(&build::Input {
         names: &scope.names,
-        fleet,
-        plan,
+        fleet: &ground.fleet,
+        plan: &ground.plan,
         owner: &scope.owner,
         images,
         authorities: &certificates.authorities,
@@ -392,15 +414,20 @@ fn desired(
 
 fn views(
     scope: &Scope<'_>,
-    plan: &FleetPlan,
+    ground: &Ground,
     desired: &[Desired],
-    observed: &Observed,
     health: &HealthOf,
-    record: &FleetRecord,
+    sightings: &Sightings,
 ) -> Vec<RegionView> {
+    let Ground {
+        plan,
+        observed,
+        record,
+        ..
+    } = ground;
     let none = BTreeSet::new();
     let made = |region: &RegionName| {
-        let known = record.regions.get(region);
+        let known = record.record.regions.get(region);
         known.map_or(&none, |known| &known.streams)
     };
     let wanted = |process: &ProcessPlan| {
@@ -431,6 +458,7 @@ fn views(
                 region,
                 health.get(&region.name).map(Arc::as_ref),
                 made(&region.name),
+                sightings.servers_since(&region.name),
             ),
         })
         .collect()
@@ -607,14 +635,15 @@ fn stream_waits(plan: &FleetPlan, health: &HealthOf) -> Vec<Wait> {
     waits
 }
 
-fn orders(
-    plan: &FleetPlan,
-    users: &BTreeMap<RegionName, RegionUsers>,
-    certificates: &Certificates,
-    record: &FleetRecord,
-    may_create: bool,
-    views: &[RegionView],
-) -> Vec<Orders> {
+fn orders(ground: &Ground, may_create: bool, views: &[RegionView]) -> Vec<Orders> {
+    let Ground {
+        plan,
+        users,
+        certificates,
+        record,
+        ..
+    } = ground;
+    let record = &record.record;
     let order = |region: &RegionPlan| {
         let OperatorSeeds { admin, system } = &users.get(&region.name)?.seeds;
         let authority = certificates.authorities.get(&region.name)?;

@@ -1,7 +1,7 @@
 //! Since when the pods of a region are as they are, so that a look that began earlier proves nothing about them. Pure: the clock comes
 //! in. Kept in memory alone: another leader begins anew, which makes it wait for a look of its own.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt as _;
@@ -11,6 +11,7 @@ use tokio::time::Instant;
 
 use super::dereference::Observed;
 use super::names::{COMPONENT_LABEL, Names, REGION_LABEL};
+use super::pods;
 use crate::plan::Role;
 
 /// What was seen of the pods of each region, pass after pass.
@@ -19,9 +20,20 @@ pub(super) struct Sightings {
     regions: BTreeMap<RegionName, Sighting>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Sighting {
     relays_gone: Option<Instant>,
+    servers: BTreeSet<Server>,
+    /// Since when the servers are these.
+    since: Instant,
+}
+
+/// One run of a server or hub that is ready: another pod, or another start of its container, is another run.
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Server {
+    pod: String,
+    uid: String,
+    restarts: i32,
 }
 
 impl Sightings {
@@ -35,9 +47,17 @@ impl Sightings {
     ) {
         let mut before = std::mem::take(&mut self.regions);
         for region in regions {
-            let mut sighting = before.remove(region).unwrap_or_default();
-            sighting.relays_gone =
-                has_no_relay(region, names, observed).then(|| sighting.relays_gone.unwrap_or(now));
+            let before = before.remove(region);
+            let servers = servers(region, observed);
+            let gone_before = before.as_ref().and_then(|before| before.relays_gone);
+            let gone = has_no_relay(region, names, observed);
+            let sighting = Sighting {
+                relays_gone: gone.then(|| gone_before.unwrap_or(now)),
+                since: before
+                    .filter(|before| before.servers == servers)
+                    .map_or(now, |before| before.since),
+                servers,
+            };
             self.regions.insert(region.clone(), sighting);
         }
     }
@@ -46,6 +66,11 @@ impl Sightings {
     pub(super) fn relays_gone(&self, region: &RegionName) -> Option<Instant> {
         self.regions.get(region)?.relays_gone
     }
+
+    /// Since when the very servers and hubs run that are ready now. A look from before may show those that were there before them.
+    pub(super) fn servers_since(&self, region: &RegionName) -> Option<Instant> {
+        Some(self.regions.get(region)?.since)
+    }
 }
 
 /// Whether a pod is of a region and a role, by its labels.
@@ -53,6 +78,18 @@ fn is_of(pod: &Pod, region: &RegionName, role: Role) -> bool {
     let labels = pod.labels();
     labels.get(REGION_LABEL).map(String::as_str) == Some(region.as_str())
         && labels.get(COMPONENT_LABEL) == Some(&role.to_string())
+}
+
+fn servers(region: &RegionName, observed: &Observed) -> BTreeSet<Server> {
+    let of = |pod: &&Pod| is_of(pod, region, Role::Nats) || is_of(pod, region, Role::Hub);
+    let ready = |pod: &&Pod| pods::is_ready(pod) && pod.metadata.deletion_timestamp.is_none();
+    let run = |pod: &Pod| Server {
+        pod: pod.name_any(),
+        uid: pod.uid().unwrap_or_default(),
+        restarts: pods::restarts(pod),
+    };
+    let pods = observed.pods.values();
+    pods.filter(of).filter(ready).map(run).collect()
 }
 
 /// No relay is there, and Kubernetes has taken in that none is to be: pods that are missing for a moment come back and write on.

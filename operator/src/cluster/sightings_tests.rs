@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use k8s_openapi::api::core::v1::ContainerStatus;
 use serde_json::json;
 
 use super::*;
@@ -77,6 +78,38 @@ fn relays_that_are_missing_for_a_moment_or_not_called_off_yet_are_not_gone() {
 }
 
 #[test]
+fn servers_are_the_same_as_long_as_their_pods_and_containers_are() {
+    let start = Instant::now();
+    let mut sightings = Sightings::default();
+    let mut see = |at, pods: Vec<Pod>| {
+        let cluster = cluster(pods, None);
+        sightings.observe([&region()], &names(), &cluster, start + second(at));
+        let since = sightings.servers_since(&region()).unwrap();
+        since.duration_since(start).as_secs()
+    };
+    let both = |uid: &str| vec![pod(Role::Nats, 0, "x"), pod(Role::Hub, 0, uid)];
+    assert_eq!(see(0, both("y")), 0);
+    assert_eq!(see(1, both("y")), 0);
+    assert_eq!(see(2, both("z")), 2, "another pod of the same name");
+    let mut leaving = both("z");
+    leaving[1].metadata.deletion_timestamp =
+        Some(serde_json::from_value(json!("2026-01-01T00:00:00Z")).unwrap());
+    assert_eq!(see(3, leaving), 3, "one that is asked to go");
+    let mut crashed = both("z");
+    let status = crashed[0].status.as_mut().unwrap();
+    status.container_statuses = Some(vec![ContainerStatus {
+        restart_count: 1,
+        ..ContainerStatus::default()
+    }]);
+    assert_eq!(see(4, crashed), 4, "a container that was started again");
+    let mut with_relay = both("z");
+    assert_eq!(see(5, with_relay.clone()), 5);
+    with_relay.push(pod(Role::Relay, 0, "r"));
+    assert_eq!(see(6, with_relay), 5, "relays are none of them");
+}
+
+#[test]
 fn another_leader_begins_anew() {
     assert_eq!(Sightings::default().relays_gone(&region()), None);
+    assert_eq!(Sightings::default().servers_since(&region()), None);
 }
