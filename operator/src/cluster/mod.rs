@@ -13,6 +13,7 @@ mod events;
 mod health;
 mod lease;
 mod leaving;
+mod locked_out;
 mod material;
 mod metrics;
 mod metrics_table;

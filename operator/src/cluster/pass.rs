@@ -18,8 +18,9 @@ use super::apply::{Applier, Written};
 use super::build::{self, Desired, Kind};
 use super::dereference::Observed;
 use super::error::ClusterError;
+use super::locked_out::{self, Locked};
 use super::material::{self, CertificateTerms, Certificates, Keys, OperatorSeeds, RegionUsers};
-use super::names::{self, Names, RESTART_HASH};
+use super::names::{self, Names, OPERATOR_USERS, RESTART_HASH};
 use super::record::{FleetRecord, RegionRecord, StoredRecord};
 use super::region_watch::{Orders, RegionHealth};
 use super::rollout::{self, Decision, PodView, RegionView, Situation, Wait};
@@ -183,6 +184,7 @@ pub(super) async fn pass(
     let mut desired = desired(scope, &ground, &images);
     let views = views(scope, &ground, &desired, health, sightings);
     let mut decision = decide(scope, &ground.fleet, &views);
+    let locked = unlock(scope, &ground, &views, health, sightings, &mut decision);
     hold_restart(&mut decision, scope, &ground.keys, &views, &ground.observed);
     hold_back(&mut desired, &decision, &ground.observed);
     let written = applier(scope).apply(&desired, &ground.observed).await?;
@@ -193,7 +195,7 @@ pub(super) async fn pass(
         ground.record.save(&scope.api(), &scope.names).await?;
     }
     remove_left(scope, &ground).await?;
-    waits.splice(0..0, decision.wait.clone());
+    waits.splice(0..0, decision.wait.clone().into_iter().chain(locked));
     waits.extend(pods::waits(&views, &ground.observed));
     waits.extend(stream_waits(&ground.plan, health));
     let orders = orders(&ground, may_create, &views);
@@ -408,8 +410,60 @@ fn desired(scope: &Scope<'_>, ground: &Ground, images: &Images) -> Vec<Desired> 
         images,
         authorities: &certificates.authorities,
         secrets_hash: &secrets_hash,
+        operator_users: &operator_users(&ground.users),
         restarted_at: scope.annotation(names::RESTARTED_AT),
     })
+}
+
+/// The operator's users of each region, as one hash of their public keys.
+fn operator_users(users: &BTreeMap<RegionName, RegionUsers>) -> BTreeMap<RegionName, String> {
+    let hash = |users: &RegionUsers| {
+        let public = &users.public;
+        build::restart_hash("operator", &[&public.admin, &public.system])
+    };
+    let users = users.iter();
+    users
+        .map(|(region, users)| (region.clone(), hash(users)))
+        .collect()
+}
+
+/// Looks for a way into regions whose servers refuse the operator, which may be the restart of one pod.
+fn unlock(
+    scope: &Scope<'_>,
+    ground: &Ground,
+    views: &[RegionView],
+    health: &HealthOf,
+    sightings: &Sightings,
+    decision: &mut Decision,
+) -> Vec<Wait> {
+    let users = operator_users(&ground.users);
+    let mut waits = Vec::new();
+    for region in &ground.plan.regions {
+        let view = views.iter().find(|view| view.name == region.name.as_str());
+        let (Some(view), Some(seen), Some(users)) =
+            (view, health.get(&region.name), users.get(&region.name))
+        else {
+            continue;
+        };
+        let locked = Locked {
+            view,
+            seen,
+            servers_since: sightings.servers_since(&region.name),
+            users,
+            pods: &ground.observed.pods,
+            paused: scope.is_annotated(names::ROLLOUT_PAUSED),
+            now: Instant::now(),
+        };
+        if let Some(step) = locked.step() {
+            waits.push(locked_out::take(step, &view.name, decision, whole_now()));
+        }
+    }
+    waits
+}
+
+/// Kubernetes keeps whole seconds; finer ones would differ from what is read back.
+fn whole_now() -> Timestamp {
+    Timestamp::from_second(Timestamp::now().as_second()).unwrap_or_default()
 }
 
 fn views(
@@ -477,8 +531,7 @@ fn decide(scope: &Scope<'_>, fleet: &ValidFleet, views: &[RegionView]) -> Decisi
         terms: fleet.rollout,
         paused: scope.is_annotated(names::ROLLOUT_PAUSED),
         before: status.and_then(|status| status.rollout.as_ref()),
-        // Kubernetes keeps whole seconds; finer ones would differ from what is read back.
-        now: Timestamp::from_second(Timestamp::now().as_second()).unwrap_or_default(),
+        now: whole_now(),
     })
 }
 
@@ -545,7 +598,14 @@ fn hold_back(desired: &mut [Desired], decision: &Decision, observed: &Observed) 
             continue;
         };
         if template_hash(live) != template_hash(&object.object) {
+            let wanted = &object.object["spec"]["template"]["metadata"]["annotations"];
+            let users = wanted[OPERATOR_USERS].clone();
             object.object["spec"]["template"] = live["spec"]["template"].clone();
+            if users.is_string() {
+                // Configurations are not held back, so a pod that starts now knows the operator's users of today.
+                object.object["spec"]["template"]["metadata"]["annotations"][OPERATOR_USERS] =
+                    users;
+            }
         }
     }
 }

@@ -11,8 +11,8 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout};
 
-use crate::plan::{StreamKind, StreamPlan};
-use crate::streams::{Links, Login, RegionAdmin, Watchdog};
+use crate::plan::{Role, StreamKind, StreamPlan};
+use crate::streams::{Links, Login, RegionAdmin, StreamError, Watchdog};
 
 /// Pause between two looks.
 const EVERY: Duration = Duration::from_secs(2);
@@ -97,6 +97,8 @@ pub(super) struct RegionHealth {
     pub began: Instant,
     /// Why nothing could be seen.
     pub unreachable: Option<String>,
+    /// Servers of this role do not know the user of the operator, which is why nothing could be seen.
+    pub refused: Option<Role>,
     /// JetStream servers and hubs that answered, by name.
     pub servers: BTreeMap<String, ServerView>,
     /// Streams that exist.
@@ -115,6 +117,7 @@ impl RegionHealth {
         Self {
             began,
             unreachable: None,
+            refused: None,
             servers: BTreeMap::new(),
             streams: BTreeMap::new(),
             absent: BTreeSet::new(),
@@ -217,7 +220,7 @@ async fn run(
                     }
                 }
             }
-            Err(reason) => RegionHealth::unseen(Instant::now(), reason),
+            Err(unseen) => unseen,
         };
         match health.unreachable {
             // A client gives up after a while; a new one begins.
@@ -286,7 +289,8 @@ fn gist(health: &RegionHealth) -> Gist {
 async fn ensure<'a>(
     connections: &'a mut Option<Connections>,
     orders: &Orders,
-) -> Result<&'a mut Connections, String> {
+) -> Result<&'a mut Connections, RegionHealth> {
+    let began = Instant::now();
     let key = format!(
         "{:?} {:?} {}",
         orders.nats_urls,
@@ -299,14 +303,18 @@ async fn ensure<'a>(
     *connections = None;
     let region = &orders.region;
     let connect = async {
-        let admin = RegionAdmin::connect(region, &orders.nats_urls, &orders.admin).await?;
-        let servers = Links::connect(region, &orders.nats_urls, &orders.system).await?;
+        let of = |role| move |error| (role, error);
+        let admin = RegionAdmin::connect(region, &orders.nats_urls, &orders.admin).await;
+        let admin = admin.map_err(of(Role::Nats))?;
+        let servers = Links::connect(region, &orders.nats_urls, &orders.system).await;
+        let servers = servers.map_err(of(Role::Nats))?;
         let hubs = if orders.hub_urls.is_empty() {
             None
         } else {
-            Some(Links::connect(region, &orders.hub_urls, &orders.system).await?)
+            let hubs = Links::connect(region, &orders.hub_urls, &orders.system).await;
+            Some(hubs.map_err(of(Role::Hub))?)
         };
-        Ok::<_, crate::streams::StreamError>(Connections {
+        Ok::<_, (Role, StreamError)>(Connections {
             key,
             watchdog: Watchdog::new(admin.clone()),
             admin,
@@ -316,9 +324,16 @@ async fn ensure<'a>(
     };
     let made = timeout(CONNECT_WITHIN, connect)
         .await
-        .map_err(|_| "no answer within 5 s".to_owned())?
-        .map_err(|error| error.to_string())?;
+        .map_err(|_| RegionHealth::unseen(began, "no answer within 5 s"))?
+        .map_err(|(role, error)| not_connected(began, role, &error))?;
     Ok(connections.insert(made))
+}
+
+fn not_connected(began: Instant, role: Role, error: &StreamError) -> RegionHealth {
+    RegionHealth {
+        refused: matches!(error, StreamError::Login { .. }).then_some(role),
+        ..RegionHealth::unseen(began, error.to_string())
+    }
 }
 
 async fn look(
