@@ -392,10 +392,7 @@ fn desired(scope: &Scope<'_>, ground: &Ground, images: &Images) -> Vec<Desired> 
             (crate::plan::Role::Relay, &users.public.relay),
             (crate::plan::Role::Nats, &users.public.leaf),
         ] {
-            let own = certificates
-                .authorities
-                .get(region)
-                .map_or("", String::as_str);
+            let own = certificates.current.get(region).map_or("", String::as_str);
             let set = scope.names.set(region, role);
             let known = secrets_hash.get(&set).cloned().unwrap_or_default();
             let hash = build::restart_hash(&set, &[&known, public, own]);
