@@ -8,6 +8,7 @@ mod controller;
 mod deletion;
 mod dereference;
 mod differs;
+mod disks;
 mod error;
 mod events;
 mod health;

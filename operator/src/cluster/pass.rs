@@ -26,7 +26,7 @@ use super::region_watch::{Orders, RegionHealth};
 use super::rollout::{self, Decision, PodView, RegionView, Situation, Wait};
 use super::secrets::SecretStore;
 use super::sightings::Sightings;
-use super::{deletion, health, leaving, pods};
+use super::{deletion, disks, health, leaving, pods};
 use crate::crd::{DeletionPolicy, Images, RelayCluster};
 use crate::plan::{FleetFacts, FleetPlan, Port, ProcessPlan, RegionFacts, RegionPlan, plan};
 use crate::streams::Login;
@@ -131,15 +131,19 @@ async fn ground(
     let asked = validate(scope.cluster).map_err(ClusterError::Invalid)?;
     let mut record = record(&observed, scope, &asked)?;
     let leaving::Effective {
-        fleet,
+        mut fleet,
         leaving,
         unread,
-        waits,
+        mut waits,
     } = leaving::effective(&asked, &mut record.record, scope, health, sightings);
     observed.objects.retain(|_, object| {
         let region = object["metadata"]["labels"][names::REGION_LABEL].as_str();
         !unread.iter().any(|unread| Some(unread.as_str()) == region)
     });
+    let growths = disks::wanted(&fleet, &scope.names, &observed);
+    for refused in disks::grow(&scope.api(), growths).await? {
+        waits.push(disks::hold(&mut fleet, &record.record, &refused));
+    }
     let data_exists = record.record.streams_made || has_log_disks(&observed);
     let store = scope.store();
     let keys = material::keyring(&store, &scope.names, data_exists).await?;
@@ -281,7 +285,7 @@ fn record(
     scope: &Scope<'_>,
     asked: &ValidFleet,
 ) -> Result<StoredRecord, ClusterError> {
-    let Some(record) = observed.record.clone() else {
+    let Some(mut record) = observed.record.clone() else {
         if has_log_disks(observed) {
             return Err(ClusterError::Damaged {
                 object: format!("configmap/{}", scope.names.record()),
@@ -291,6 +295,7 @@ fn record(
         let id = FleetId::from_bytes(rand::random());
         return Ok(StoredRecord::fresh(FleetRecord::new(id)));
     };
+    disks::correct_record(&mut record.record, &scope.names, observed);
     let errors = leaving::check_change(asked, &record.record);
     if errors.is_empty() {
         Ok(record)

@@ -277,6 +277,7 @@ fn is_fault(what: &str) -> bool {
             | "StreamProblem"
             | "ReloadFailed"
             | "VolumePending"
+            | "VolumeCannotGrow"
             | "PodUnschedulable"
     )
 }
