@@ -185,6 +185,8 @@ pub(super) struct Certificates {
     pub current: BTreeMap<RegionName, String>,
     /// By StatefulSet: what of its certificates a running process cannot load again.
     pub fixed: BTreeMap<String, String>,
+    /// By server or hub: when the certificate of its region ends that it should have loaded, in seconds of Unix.
+    pub until: BTreeMap<String, u64>,
     /// By region and issuer (`region` or `gateway`): when the first certificate ends.
     pub expiry: BTreeMap<(RegionName, &'static str), SystemTime>,
     /// Secrets in which certificates were made or renewed in this pass.
@@ -433,6 +435,9 @@ impl Issuing<'_> {
                 found.succeeding.insert(signer.secret.clone());
             }
             found.fresh |= self.age(note.at) < SPREAD_WITHIN;
+            if let Some(process) = key.strip_suffix(".region.crt") {
+                found.until.insert(process.to_owned(), note.until);
+            }
             let until = UNIX_EPOCH + Duration::from_secs(note.until);
             found
                 .expiry

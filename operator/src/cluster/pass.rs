@@ -22,7 +22,7 @@ use super::locked_out::{self, Locked};
 use super::material::{self, CertificateTerms, Certificates, Keys, OperatorSeeds, RegionUsers};
 use super::names::{self, Names, OPERATOR_USERS, RESTART_HASH};
 use super::record::{FleetRecord, RegionRecord, StoredRecord};
-use super::region_watch::{Orders, RegionHealth};
+use super::region_watch::{Loaded, Orders, RegionHealth};
 use super::rollout::{self, Decision, PodView, RegionView, Situation, Wait};
 use super::secrets::SecretStore;
 use super::sightings::Sightings;
@@ -727,15 +727,19 @@ fn orders(ground: &Ground, may_create: bool, views: &[RegionView]) -> Vec<Orders
             streams: region.streams.clone(),
             made: record.regions.get(&region.name)?.streams.clone(),
             may_create,
-            configs: configs(region, view),
+            loads: loads(region, view, certificates),
             reload_certificates: !certificates.issued.is_empty() || certificates.fresh,
         })
     };
     plan.regions.iter().filter_map(order).collect()
 }
 
-/// Configurations that servers should have loaded. A server that waits for its restart cannot load its new one.
-fn configs(region: &RegionPlan, view: &RegionView) -> BTreeMap<String, String> {
+/// Configurations and certificates that servers should have loaded. A server that waits for its restart cannot load its new ones.
+fn loads(
+    region: &RegionPlan,
+    view: &RegionView,
+    certificates: &Certificates,
+) -> BTreeMap<String, Loaded> {
     let current = |process: &&ProcessPlan| {
         let suffix = format!("-{}", process.name());
         view.pods.iter().any(|pod| {
@@ -750,7 +754,12 @@ fn configs(region: &RegionPlan, view: &RegionView) -> BTreeMap<String, String> {
         .filter_map(|process| {
             let text = &process.files.first()?.text;
             let (_, tag) = text.split_once("\"config:")?;
-            Some((process.name(), tag.split('"').next()?.to_owned()))
+            let until = certificates.until.get(&process.name());
+            let loaded = Loaded {
+                config: Some(tag.split('"').next()?.to_owned()),
+                certificate_until: until.and_then(|until| i64::try_from(*until).ok()),
+            };
+            Some((process.name(), loaded))
         })
         .collect()
 }

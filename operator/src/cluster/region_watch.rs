@@ -46,10 +46,19 @@ pub(super) struct Orders {
     pub made: BTreeSet<StreamName>,
     /// Whether missing streams may be made: links are up everywhere, and the intent is on record.
     pub may_create: bool,
-    /// By server: the tag of the configuration it should have loaded, where a reload is all that is needed.
-    pub configs: BTreeMap<String, String>,
-    /// Certificates were renewed a moment ago: load them, whatever the tags say.
+    /// By server: what it should have loaded, where a reload is all that is needed.
+    pub loads: BTreeMap<String, Loaded>,
+    /// Certificates were renewed a moment ago: servers that do not tell which one they have load them in any case.
     pub reload_certificates: bool,
+}
+
+/// What a server has loaded, or should have.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(super) struct Loaded {
+    /// The tag of its configuration.
+    pub config: Option<String>,
+    /// When its certificate ends, in seconds of Unix.
+    pub certificate_until: Option<i64>,
 }
 
 /// A stream as it is.
@@ -80,8 +89,8 @@ pub(super) struct StreamView {
 pub(super) struct ServerView {
     /// It says that it is well.
     pub healthy: bool,
-    /// The tag of the configuration that it has loaded.
-    pub config: Option<String>,
+    /// What it has loaded.
+    pub loaded: Loaded,
     /// Leaf links.
     pub leafs: usize,
     /// Gateways to other regions (`hub-<region>`).
@@ -260,7 +269,7 @@ fn gist(health: &RegionHealth) -> Gist {
                 (
                     name.clone(),
                     server.healthy,
-                    server.config.clone(),
+                    server.loaded.config.clone(),
                     server.leafs,
                     server.gateways.len(),
                 )
@@ -354,7 +363,10 @@ async fn look(
         for state in states {
             ids.insert(state.server.clone(), state.id);
             let server = health.servers.entry(state.server).or_default();
-            server.config = state.config;
+            server.loaded = Loaded {
+                config: state.config,
+                certificate_until: state.certificate_until,
+            };
             server.storage = (state.storage_used, state.storage_max);
         }
         for name in healthy {
@@ -375,7 +387,23 @@ async fn look(
     health
 }
 
-/// Servers whose configuration is not the planned one are asked to load it; the files reach pods some time after they were written.
+impl Loaded {
+    /// How long after the last request a server that has this is asked again to load what is wanted; `None` if it has it.
+    fn asked_again_after(&self, wanted: &Self, renewed: bool) -> Option<Duration> {
+        if self.config != wanted.config {
+            return Some(RELOAD_PAUSE);
+        }
+        let old = match (self.certificate_until, wanted.certificate_until) {
+            (Some(loaded), Some(wanted)) => loaded != wanted,
+            (None, Some(_)) => renewed,
+            (_, None) => false,
+        };
+        // The files of a renewed certificate take a minute or two, and a server that has them says so.
+        old.then_some(RELOAD_PAUSE * 4)
+    }
+}
+
+/// Servers whose configuration or certificate is not the planned one are asked to load it; the files reach pods some time after they were written.
 async fn reload(
     connections: &Connections,
     orders: &Orders,
@@ -384,15 +412,15 @@ async fn reload(
     reloaded: &mut BTreeMap<String, Instant>,
 ) {
     let mut asked = Vec::new();
-    for (server, wanted) in &orders.configs {
+    for (server, wanted) in &orders.loads {
         let (Some(view), Some(id)) = (health.servers.get(server), ids.get(server)) else {
             continue;
         };
-        let stale = view.config.as_ref() != Some(wanted);
-        let lately = reloaded
-            .get(server)
-            .is_some_and(|at| at.elapsed() < RELOAD_PAUSE * if stale { 1 } else { 4 });
-        if lately || !(stale || orders.reload_certificates) {
+        let renewed = orders.reload_certificates;
+        let Some(pause) = view.loaded.asked_again_after(wanted, renewed) else {
+            continue;
+        };
+        if reloaded.get(server).is_some_and(|at| at.elapsed() < pause) {
             continue;
         }
         reloaded.insert(server.clone(), Instant::now());
@@ -512,6 +540,25 @@ mod tests {
                 .is_some_and(|why| why.contains("10 s"))
         );
         assert_eq!(old, at(FRESH_FOR * 100));
+    }
+
+    #[test]
+    fn a_server_is_asked_until_it_says_that_it_has_the_renewed_certificate() {
+        let has = |config: &str, certificate_until| Loaded {
+            config: Some(config.to_owned()),
+            certificate_until,
+        };
+        let wanted = has("new", Some(9));
+        for (loaded, renewed, asked) in [
+            (has("new", Some(9)), true, false),
+            (has("new", Some(5)), false, true),
+            (has("old", Some(9)), false, true),
+            (has("new", None), true, true),
+            (has("new", None), false, false),
+        ] {
+            let again = loaded.asked_again_after(&wanted, renewed);
+            assert_eq!(again.is_some(), asked, "{loaded:?} {renewed}");
+        }
     }
 
     #[test]

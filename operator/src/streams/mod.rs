@@ -12,4 +12,4 @@ pub use links::{Links, ServerLinks, ServerState};
 pub use watchdog::{MirrorHealth, Watchdog};
 
 #[cfg(test)]
-mod login_tests;
+mod reload_tests;

@@ -1,12 +1,12 @@
-//! A new user of the operator, against two real servers of which one has not loaded it yet.
+//! What a real server takes over when it is told to: a new user of the operator, and a renewed certificate.
 
 use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::{Links, Login, StreamError};
-use crate::pki::UserKey;
+use crate::pki::{Authority, UserKey};
 use crate::plan::Credential;
 
 struct Server {
@@ -110,4 +110,52 @@ async fn one_server_that_knows_the_new_user_is_enough_to_have_the_others_load_it
     assert!(matches!(alone, Err(StreamError::Login { .. })), "{alone:?}");
     links.reload(&second.id).await.unwrap();
     connect(&urls[1..], &new).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_says_which_certificate_it_has_loaded() {
+    let dir = tempfile::tempdir().unwrap();
+    let [port] = free_ports();
+    let (user, file) = (UserKey::generate(), dir.path().join("one.conf"));
+    let authority = Authority::generate("region a").unwrap();
+    let now = SystemTime::now();
+    let issue = |days: u64| {
+        let lifetime = Duration::from_secs(days * 86_400);
+        let hosts = ["127.0.0.1".to_owned()];
+        let issued = authority
+            .issue_for("a-nats-0", &hosts, now, lifetime)
+            .unwrap();
+        std::fs::write(dir.path().join("crt"), issued.certificate).unwrap();
+        std::fs::write(dir.path().join("key"), issued.key.as_bytes()).unwrap();
+        let until = now.duration_since(UNIX_EPOCH).unwrap() + lifetime;
+        i64::try_from(until.as_secs()).unwrap()
+    };
+    let first = issue(10);
+    let text = format!(
+        "server_name: s\nlisten: \"127.0.0.1:{port}\"\ntls {{ cert_file: \"{0}/crt\", key_file: \"{0}/key\" }}\nsystem_account: S\naccounts {{ S {{ users: [{{nkey: \"{1}\"}}] }} }}\n",
+        dir.path().display(),
+        user.public()
+    );
+    std::fs::write(&file, text).unwrap();
+    let server = start(&file, port);
+    let url = server.url.replace("nats://", "tls://");
+    let seed = user.seed(Credential::System).unwrap();
+    let login = Login::tls(&seed, &authority.certificate_pem(now).unwrap());
+    let region = "a".parse().unwrap();
+    let links = async {
+        loop {
+            match Links::connect(&region, std::slice::from_ref(&url), &login).await {
+                Ok(links) => return links,
+                Err(_) => tokio::time::sleep(Duration::from_millis(50)).await,
+            }
+        }
+    };
+    let links = tokio::time::timeout(Duration::from_secs(20), links)
+        .await
+        .unwrap();
+    let state = links.servers().await.remove(0);
+    assert_eq!(state.certificate_until, Some(first));
+    let renewed = issue(20);
+    links.reload(&state.id).await.unwrap();
+    assert_eq!(links.servers().await[0].certificate_until, Some(renewed));
 }
