@@ -29,7 +29,7 @@ pub(super) fn nats(
     }
     if is_before(health, servers_since) {
         let reason = "its servers were not looked at since the last of them became ready";
-        return NatsHealth::Behind(reason.to_owned());
+        return NatsHealth::Unseen(reason.to_owned());
     }
     for process in plan.nats.iter().chain(&plan.hubs) {
         match health.servers.get(&process.name()) {

@@ -61,7 +61,7 @@ fn a_look_from_before_a_restart_does_not_say_that_all_is_well_after_it() {
     assert_eq!(judge(&after, Some(restarted)), NatsHealth::Well);
     for (look, since) in [(&before, Some(restarted)), (&after, None)] {
         let judged = judge(look, since);
-        assert!(matches!(judged, NatsHealth::Behind(_)), "{judged:?}");
+        assert!(matches!(judged, NatsHealth::Unseen(_)), "{judged:?}");
         assert!(is_before(look, since));
     }
     assert!(!is_before(&after, Some(restarted)));

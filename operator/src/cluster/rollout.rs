@@ -111,9 +111,13 @@ impl RegionView {
         self.pods.iter().any(PodView::outdated)
     }
 
+    fn has_lost_a_pod(&self) -> bool {
+        self.pods.iter().any(|pod| !pod.done())
+    }
+
     /// Its pods are through and its log is well.
     fn done(&self) -> bool {
-        self.pods.iter().all(PodView::done) && self.nats == NatsHealth::Well
+        !self.has_lost_a_pod() && self.nats == NatsHealth::Well
     }
 }
 
@@ -214,6 +218,7 @@ struct Mover<'a> {
 impl<'a> Mover<'a> {
     fn walk(mut self) -> Decision {
         let regions = self.situation.regions;
+        self.watch_canary();
         for (index, region) in regions.iter().enumerate() {
             if region.done() {
                 self.released.push(region.name.clone());
@@ -238,6 +243,29 @@ impl<'a> Mover<'a> {
         self.status.region = None;
         self.status.pod = None;
         self.finish("every pod runs what was asked for".to_owned(), None, None)
+    }
+
+    /// A canary that loses a pod while it is watched has not run well: its time begins anew when it is whole again.
+    ///
+    /// What is behind or not seen for a moment holds the rollout, and is no failure of the change.
+    fn watch_canary(&mut self) {
+        let failed = self
+            .situation
+            .regions
+            .first()
+            .is_some_and(RegionView::has_lost_a_pod);
+        let (now, soak) = (self.situation.now, self.situation.terms.soak);
+        let watched = self
+            .status
+            .canary_done_at
+            .as_ref()
+            .is_some_and(|Time(done)| {
+                // A change that passes the canary by was given its time before the rollout began.
+                *done >= self.status.started_at.0 && now.duration_since(*done).unsigned_abs() < soak
+            });
+        if failed && watched {
+            self.status.canary_done_at = None;
+        }
     }
 
     /// How long the canary still has to run before the next region may begin.
