@@ -145,13 +145,15 @@ impl RegionHealth {
 
     /// What the look still says at `now`: if it is too old, nothing but that.
     pub(super) fn at(self: Arc<Self>, now: Instant) -> Arc<Self> {
-        if self.unreachable.is_some() || now.duration_since(self.began) <= FRESH_FOR {
+        let fresh = now.duration_since(self.began) <= FRESH_FOR;
+        if fresh || (self.unreachable.is_some() && self.refused.is_none()) {
             return self;
         }
-        let reason = format!(
-            "its servers were not looked at for more than {} s",
-            FRESH_FOR.as_secs()
-        );
+        let old = || {
+            let seconds = FRESH_FOR.as_secs();
+            format!("its servers were not looked at for more than {seconds} s")
+        };
+        let reason = self.unreachable.clone().unwrap_or_else(old);
         Arc::new(Self::unseen(self.began, reason))
     }
 }
@@ -564,7 +566,19 @@ mod tests {
     #[test]
     fn why_a_region_is_not_seen_stays_what_it_was() {
         let began = Instant::now();
-        let refused = Arc::new(RegionHealth::unseen(began, "no answer"));
-        assert_eq!(Arc::clone(&refused).at(began + FRESH_FOR * 2), refused);
+        let look = Arc::new(RegionHealth::unseen(began, "no answer"));
+        assert_eq!(Arc::clone(&look).at(began + FRESH_FOR * 2), look);
+    }
+
+    #[test]
+    fn a_refusal_that_is_old_is_no_ground_to_restart_anything() {
+        let began = Instant::now();
+        let mut look = RegionHealth::unseen(began, "refused");
+        look.refused = Some(Role::Nats);
+        let look = Arc::new(look);
+        let at = |after| Arc::clone(&look).at(began + after);
+        assert_eq!(at(FRESH_FOR).refused, Some(Role::Nats));
+        let old = at(FRESH_FOR * 2);
+        assert_eq!((old.refused, &old.unreachable), (None, &look.unreachable));
     }
 }
