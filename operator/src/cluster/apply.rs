@@ -1,10 +1,9 @@
 //! Makes the cluster like the plan: server-side apply of what differs, removal of what is ours and no longer wanted. Never a disk.
 
-use k8s_openapi::api::core::v1::PersistentVolumeClaim;
 use kube::Client;
 use kube::api::{Api, DeleteParams, Patch, PatchParams, PropagationPolicy};
 use kube::core::DynamicObject;
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::build::{Desired, Kind};
 use super::dereference::Observed;
@@ -116,7 +115,14 @@ impl Applier<'_> {
             return Ok(None);
         }
         if desired.kind == Kind::StatefulSet && !claims_hold(&live, &object) {
-            self.grow(desired, &live, &object, observed).await?;
+            // Claim templates cannot be changed: the disks have grown, and the set is made anew around its pods.
+            self.delete(
+                desired.kind,
+                &desired.name,
+                &live,
+                PropagationPolicy::Orphan,
+            )
+            .await?;
             return Ok(Some(Change::Updated));
         }
         self.patch(desired, &object).await?;
@@ -146,37 +152,6 @@ impl Applier<'_> {
                 object: format!("{kind}/{}", desired.name),
             })
         }
-    }
-
-    /// Claim templates cannot be changed: the disks are grown one by one, and the set is made anew around its pods.
-    async fn grow(
-        &self,
-        desired: &Desired,
-        live: &Value,
-        object: &Value,
-        observed: &Observed,
-    ) -> Result<(), ClusterError> {
-        let size =
-            object["spec"]["volumeClaimTemplates"][0]["spec"]["resources"]["requests"]["storage"]
-                .clone();
-        let claims: Api<PersistentVolumeClaim> =
-            Api::namespaced(self.client.clone(), &self.names.namespace);
-        let prefix = format!("{}-{}-", Names::claim(), desired.name);
-        let of_set = |name: &&String| {
-            name.strip_prefix(&prefix)
-                .is_some_and(|rest| rest.bytes().all(|byte| byte.is_ascii_digit()))
-        };
-        for name in observed.claims.keys().filter(of_set) {
-            let patch = json!({"spec": {"resources": {"requests": {"storage": size}}}});
-            claims
-                .patch(name, &PatchParams::default(), &Patch::Merge(&patch))
-                .await
-                .map_err(|source| {
-                    ClusterError::api("grow", "persistentvolumeclaim", name, source)
-                })?;
-        }
-        self.delete(desired.kind, &desired.name, live, PropagationPolicy::Orphan)
-            .await
     }
 
     async fn patch(&self, desired: &Desired, object: &Value) -> Result<(), ClusterError> {

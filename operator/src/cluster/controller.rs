@@ -31,6 +31,7 @@ use super::metrics::Metrics;
 use super::names::{FINALIZER, FLEET_LABEL, MANAGER, PAUSED};
 use super::pass::{HealthOf, Pass, Scope, Tools, pass};
 use super::region_watch::RegionWatch;
+use super::sightings::Sightings;
 use super::status::{self, Facts, RegionFacts};
 use crate::crd::{ConditionType, RegionState, RegionStatus, RelayCluster, RelayClusterStatus};
 use crate::plan::Role;
@@ -39,7 +40,7 @@ use crate::plan::Role;
 const AT_REST: Duration = Duration::from_secs(20);
 /// A fleet that waits for something is looked at this often.
 const WAITING: Duration = Duration::from_secs(5);
-/// A region that was just begun to be watched is looked at again this soon.
+/// A region whose servers are to be looked at for the first time, or the first time since they run, is judged again this soon.
 const FIRST_LOOK: Duration = Duration::from_secs(2);
 /// First pause after a failed pass; it doubles up to [`BACKOFF_MOST`].
 const BACKOFF_FIRST: Duration = Duration::from_secs(1);
@@ -64,6 +65,7 @@ pub(super) struct Context {
 #[derive(Default)]
 struct Fleet {
     watches: HashMap<RegionName, RegionWatch>,
+    sightings: Sightings,
 }
 
 /// Works on the fleets of one namespace, or of all, until dropped.
@@ -260,8 +262,11 @@ async fn look_after(
         // The change brings the object again, as it is now.
         return Ok((Action::requeue(WAITING), "applied"));
     }
-    let health = health_of(context, key).await;
-    let result = pass(scope, &health).await;
+    let (health, mut sightings) = known_of(context, key).await;
+    let result = pass(scope, &health, &mut sightings).await;
+    let mut fleets = context.fleets.lock().await;
+    fleets.entry(key.to_owned()).or_default().sightings = sightings;
+    drop(fleets);
     if let Ok(pass) = &result {
         // Before anything else can end this: what was written is not seen again by the next pass.
         events::of_pass(context, scope, pass).await;
@@ -317,7 +322,10 @@ fn after(pass: &Pass, status: &RelayClusterStatus) -> Ended {
     } else {
         "waiting"
     };
-    let calm = if status.waiting_for.is_empty() {
+    let calm = if pass.look_due {
+        // The look that is due may look like the one before, and then nobody tells of it.
+        FIRST_LOOK
+    } else if status.waiting_for.is_empty() {
         AT_REST
     } else {
         WAITING
@@ -329,14 +337,15 @@ fn after(pass: &Pass, status: &RelayClusterStatus) -> Ended {
     (Action::requeue(pause), outcome)
 }
 
-async fn health_of(context: &Context, key: &str) -> HealthOf {
-    let fleets = context.fleets.lock().await;
-    fleets
-        .get(key)
-        .into_iter()
-        .flat_map(|fleet| &fleet.watches)
-        .filter_map(|(name, watch)| Some((name.clone(), watch.health()?)))
-        .collect()
+/// What was seen of the fleet's regions, and of its pods. A fleet has one pass at a time, so that its memory may be taken out.
+async fn known_of(context: &Context, key: &str) -> (HealthOf, Sightings) {
+    let mut fleets = context.fleets.lock().await;
+    let Some(fleet) = fleets.get_mut(key) else {
+        return (HealthOf::new(), Sightings::default());
+    };
+    let seen = fleet.watches.iter();
+    let health = seen.filter_map(|(name, watch)| Some((name.clone(), watch.health()?)));
+    (health.collect(), std::mem::take(&mut fleet.sightings))
 }
 
 /// Starts and instructs the watches of the fleet's regions; those of regions that went end.

@@ -38,6 +38,12 @@ pub(super) enum ClusterError {
         /// `kind/name`.
         object: String,
     },
+    /// An object of this name is on its way out; it is made anew when it is gone.
+    #[error("{object} is being removed")]
+    BeingRemoved {
+        /// `kind/name`.
+        object: String,
+    },
     /// The object changed while it was looked at; the next pass sees it as it is.
     #[error("the RelayCluster changed in the meantime")]
     Outdated,
@@ -76,6 +82,7 @@ impl ClusterError {
             Self::Invalid(_) => "InvalidSpec",
             Self::Damaged { .. } => "DamagedObject",
             Self::Foreign { .. } => "NameTaken",
+            Self::BeingRemoved { .. } => "BeingRemoved",
             Self::Outdated => "Conflict",
             Self::Pki(_) => "CertificateError",
             Self::Plan(_) => "PlanError",
@@ -93,6 +100,9 @@ impl ClusterError {
             "InvalidSpec" => "correct the named field".to_owned(),
             "DamagedObject" => "put the right content back from a backup".to_owned(),
             "NameTaken" => "rename the fleet, or remove the object".to_owned(),
+            "BeingRemoved" => {
+                "wait until it is gone; the operator then makes it anew, unless something else holds it (see its metadata.finalizers)".to_owned()
+            }
             "Refused" => "correct what the API server names".to_owned(),
             "Throttled" => {
                 "the API server having less to do; the operator asks less and tries again by itself"

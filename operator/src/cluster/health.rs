@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use nightjar_envelope::StreamName;
+use tokio::time::Instant;
 
 use crate::plan::{FleetPlan, RegionPlan, StreamKind};
 
@@ -11,17 +12,24 @@ use super::rollout::NatsHealth;
 
 /// Whether the region's servers can lose one more.
 ///
+/// A look that began before the servers ran that run now shows others: after a restart it may say that all was well before it.
+///
 /// A stream that was never made is no fault: a region that joins needs the others' servers to restart before its copies can be.
 pub(super) fn nats(
     plan: &RegionPlan,
     health: Option<&RegionHealth>,
     made: &BTreeSet<StreamName>,
+    servers_since: Option<Instant>,
 ) -> NatsHealth {
     let Some(health) = health else {
         return NatsHealth::Unseen("it was not looked at yet".to_owned());
     };
     if let Some(reason) = &health.unreachable {
         return NatsHealth::Unseen(reason.clone());
+    }
+    if is_before(health, servers_since) {
+        let reason = "its servers were not looked at since the last of them became ready";
+        return NatsHealth::Unseen(reason.to_owned());
     }
     for process in plan.nats.iter().chain(&plan.hubs) {
         match health.servers.get(&process.name()) {
@@ -44,6 +52,11 @@ pub(super) fn nats(
         }
     }
     NatsHealth::Well
+}
+
+/// Whether a look that saw something began before the servers ran that run now, so that another one is due.
+pub(super) fn is_before(health: &RegionHealth, servers_since: Option<Instant>) -> bool {
+    health.unreachable.is_none() && servers_since.is_none_or(|since| health.began <= since)
 }
 
 fn not_current(stream: &StreamView, replicas: u8) -> Option<String> {
@@ -142,3 +155,7 @@ pub(super) fn durable(plan: &RegionPlan, health: Option<&RegionHealth>) -> Durab
     }
     Durable::Yes
 }
+
+#[cfg(test)]
+#[path = "health_tests.rs"]
+mod tests;

@@ -2,16 +2,16 @@
 
 use std::collections::BTreeSet;
 
-use k8s_openapi::api::core::v1::Pod;
-use kube::ResourceExt as _;
-use nightjar_envelope::RegionName;
+use nightjar_envelope::{RegionName, StreamName};
+use tokio::time::Instant;
 
-use super::dereference::Observed;
-use super::names::{ABANDON_REGION, COMPONENT_LABEL, REGION_LABEL, REMOVE_REGION};
+use super::names::{ABANDON_REGION, REMOVE_REGION};
 use super::pass::{HealthOf, Scope};
 use super::record::FleetRecord;
 use super::rollout::Wait;
+use super::sightings::Sightings;
 use crate::crd::{DeletionPolicy, RelayCluster};
+use crate::plan::own_streams;
 use crate::validate::{FieldError, ValidFleet, ValidRegion, validate};
 
 /// What of the asked fleet cannot be taken over by the one on record.
@@ -86,7 +86,7 @@ pub(super) fn effective(
     record: &mut FleetRecord,
     scope: &Scope<'_>,
     health: &HealthOf,
-    observed: &Observed,
+    sightings: &Sightings,
 ) -> Effective {
     let mut fleet = asked.clone();
     let (mut leaving, mut waits, mut unread) = (BTreeSet::new(), Vec::new(), BTreeSet::new());
@@ -124,7 +124,7 @@ pub(super) fn effective(
                 where_: name.to_string(),
                 unblocked_by: format!("an acknowledgement: kubectl annotate relaycluster {} {REMOVE_REGION}={name}; or put the region back into the spec", asked.name),
             });
-        } else if let Some(reason) = not_held(asked, record, &name, health, observed) {
+        } else if let Some(reason) = not_held(asked, record, &name, health, sightings) {
             // Its relays take no more clients, so that nothing is added while the others catch up.
             region.relay_replicas = 0;
             waits.push(Wait {
@@ -149,53 +149,91 @@ pub(super) fn effective(
     }
 }
 
-/// Why the other regions do not hold everything of a region's log; `None` if they do.
 fn not_held(
     asked: &ValidFleet,
     record: &FleetRecord,
     name: &RegionName,
     health: &HealthOf,
-    observed: &Observed,
+    sightings: &Sightings,
 ) -> Option<String> {
-    let Some(own) = health.get(name).filter(|seen| seen.unreachable.is_none()) else {
-        return Some(format!(
-            "region {name} cannot be seen, so what it wrote last is not known"
-        ));
+    let held = Held {
+        others: asked.regions.iter().map(|region| &region.name).collect(),
+        record,
+        health,
+        relays_gone: sightings.relays_gone(name),
     };
-    let relay_of = |pod: &Pod| {
-        let labels = pod.labels();
-        labels.get(REGION_LABEL).map(String::as_str) == Some(name.as_str())
-            && labels.get(COMPONENT_LABEL).map(String::as_str) == Some("relay")
-    };
-    if observed.pods.values().any(relay_of) {
-        return Some("its relays still run".to_owned());
-    }
-    let known = &record.regions.get(name)?.streams;
-    for stream in known.iter().filter(|stream| stream.region == *name) {
-        let Some(origin) = own.streams.get(stream) else {
-            return Some(format!("stream {stream} was not seen in region {name}"));
-        };
-        for region in &asked.regions {
-            let held = health
-                .get(&region.name)
-                .and_then(|seen| seen.streams.get(stream))
-                .map(|copy| copy.last_sequence);
-            match held {
-                Some(held) if held >= origin.last_sequence => {}
-                Some(held) => {
-                    return Some(format!(
-                        "region {} has {held} of {} entries of {stream}",
-                        region.name, origin.last_sequence
-                    ));
-                }
-                None => {
-                    return Some(format!(
-                        "the copy of {stream} in region {} cannot be seen",
-                        region.name
-                    ));
-                }
-            }
-        }
-    }
-    None
+    held.refuses(name)
 }
+
+/// What is known of a region whose log the others are to hold.
+struct Held<'a> {
+    /// The regions that stay.
+    others: Vec<&'a RegionName>,
+    record: &'a FleetRecord,
+    health: &'a HealthOf,
+    /// Since when it has no relay, and so nobody that writes.
+    relays_gone: Option<Instant>,
+}
+
+impl Held<'_> {
+    /// Why the other regions do not hold everything of a region's log; `None` if they do.
+    fn refuses(&self, name: &RegionName) -> Option<String> {
+        if !self.record.streams_made {
+            // The record says so before the first stream of the fleet is made: nobody ever wrote anything.
+            return None;
+        }
+        let Some(own) = self
+            .health
+            .get(name)
+            .filter(|seen| seen.unreachable.is_none())
+        else {
+            return Some(format!(
+                "region {name} cannot be seen, so what it wrote last is not known"
+            ));
+        };
+        let Some(gone) = self.relays_gone else {
+            return Some("its relays still run".to_owned());
+        };
+        if own.began <= gone {
+            return Some(format!(
+                "region {name} was not looked at since its last relay ended"
+            ));
+        }
+        let known = self.record.regions.get(name)?;
+        let planned = own_streams(name, known.generation);
+        let recorded = known.streams.iter().chain(own.streams.keys());
+        let streams: BTreeSet<&StreamName> = recorded
+            .filter(|stream| stream.region == *name)
+            .chain(&planned)
+            .collect();
+        streams.into_iter().find_map(|stream| {
+            let never_made = own.absent.contains(stream) && !known.streams.contains(stream);
+            match own.streams.get(stream) {
+                Some(origin) => self.behind(stream, origin.last_sequence),
+                None if never_made => None,
+                None => Some(format!("stream {stream} was not seen in region {name}")),
+            }
+        })
+    }
+
+    /// Which region does not have as much of a stream. Copies only grow, so that any look at them will do.
+    fn behind(&self, stream: &StreamName, wanted: u64) -> Option<String> {
+        self.others.iter().find_map(|region| {
+            let seen = self.health.get(*region);
+            let copy = seen.and_then(|seen| seen.streams.get(stream));
+            match copy.map(|copy| copy.last_sequence) {
+                Some(held) if held >= wanted => None,
+                Some(held) => Some(format!(
+                    "region {region} has {held} of {wanted} entries of {stream}"
+                )),
+                None => Some(format!(
+                    "the copy of {stream} in region {region} cannot be seen"
+                )),
+            }
+        })
+    }
+}
+
+#[cfg(test)]
+#[path = "leaving_tests.rs"]
+mod tests;

@@ -1,6 +1,6 @@
 //! Keys and certificates of a fleet: reads them, and makes what is missing, once. The keyring is data: it is never made a second time.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use nightjar_envelope::{Keyring, RegionName};
@@ -23,6 +23,12 @@ const ISSUED: &str = "nightjar.dev/issued";
 const KEYRING: &str = "keyring.json";
 const AUTHORITY_KEY: &str = "ca.key";
 const AUTHORITY_CERTIFICATE: &str = "ca.crt";
+/// Certificates of authorities whose keys are gone, and which signed what still runs.
+const FORMER_CERTIFICATES: &str = "former.crt";
+/// Annotation of an authority that was made in the place of one that was lost: when, in seconds of Unix.
+const REPLACED_AT: &str = "nightjar.dev/replaced-at";
+/// After this time every process trusts a new authority: they are restarted for it one by one.
+const TRUSTED_WITHIN: Duration = Duration::from_secs(86_400);
 
 /// The seeds of the operator's own users in a region.
 #[derive(Clone)]
@@ -173,16 +179,22 @@ pub(super) struct CertificateTerms {
 /// Certificates of a fleet.
 #[derive(Debug, Default)]
 pub(super) struct Certificates {
-    /// Certificates of the regions' authorities, PEM.
+    /// What peers of each region trust, PEM: its authority, and those before it that signed what still runs.
     pub authorities: BTreeMap<RegionName, String>,
+    /// The authority of each region alone, PEM. Another one means that everything restarts.
+    pub current: BTreeMap<RegionName, String>,
     /// By StatefulSet: what of its certificates a running process cannot load again.
     pub fixed: BTreeMap<String, String>,
+    /// By server or hub: when the certificate of its region ends that it should have loaded, in seconds of Unix.
+    pub until: BTreeMap<String, u64>,
     /// By region and issuer (`region` or `gateway`): when the first certificate ends.
     pub expiry: BTreeMap<(RegionName, &'static str), SystemTime>,
     /// Secrets in which certificates were made or renewed in this pass.
     pub issued: Vec<String>,
     /// Certificates were renewed within the last minutes, so that servers may not have loaded them yet.
     pub fresh: bool,
+    /// Secrets of authorities that took the place of others whose certificates are in use, or were a moment ago.
+    succeeding: BTreeSet<String>,
 }
 
 /// Within this time every pod has the files of a renewed Secret.
@@ -208,24 +220,35 @@ pub(super) async fn certificates(
     let mut found = Certificates::default();
     let has_hubs = plan.regions.iter().any(|region| !region.hubs.is_empty());
     let gateways = match has_hubs {
-        true => Some(authority(store, &names.gateway_authority(), "nightjar gateways", now).await?),
+        true => {
+            let hubs = plan
+                .regions
+                .iter()
+                .map(|region| names.tls(&region.name, Role::Hub));
+            let asked = Asked {
+                secret: names.gateway_authority(),
+                name: "nightjar gateways".to_owned(),
+                issuer: Issuer::Gateways,
+                served: hubs.collect(),
+            };
+            Some(asked.ensure(store, now).await?)
+        }
         false => None,
     };
     for region in &plan.regions {
-        let name = names.authority(&region.name);
-        let own = authority(
-            store,
-            &name,
-            &format!("nightjar region {}", region.name),
-            now,
-        )
-        .await?;
-        found
-            .authorities
-            .insert(region.name.clone(), own.certificate.clone());
+        let roles = [Role::Nats, Role::Hub].into_iter();
+        let asked = Asked {
+            secret: names.authority(&region.name),
+            name: format!("nightjar region {}", region.name),
+            issuer: Issuer::Region(region.name.clone()),
+            served: roles.map(|role| names.tls(&region.name, role)).collect(),
+        };
+        let own = asked.ensure(store, now).await?;
+        let name = region.name.clone();
+        found.authorities.insert(name.clone(), own.trusted());
+        found.current.insert(name, own.certificate.clone());
         for role in [Role::Nats, Role::Hub] {
             let issuing = Issuing {
-                store,
                 names,
                 region,
                 role,
@@ -234,59 +257,139 @@ pub(super) async fn certificates(
                 terms,
                 now,
             };
-            issuing.ensure(&mut found).await?;
+            issuing.ensure(store, &mut found).await?;
         }
+        retire(store, &own, &found).await?;
+    }
+    if let Some(gateways) = &gateways {
+        retire(store, gateways, &found).await?;
     }
     Ok(found)
 }
 
-/// An authority with its certificate.
-struct Signer {
-    authority: Authority,
-    certificate: String,
+/// Ends the trust in lost authorities when nothing of theirs is left.
+async fn retire(
+    store: &SecretStore,
+    signer: &Signer,
+    found: &Certificates,
+) -> Result<(), ClusterError> {
+    if signer.former.is_empty() || found.succeeding.contains(&signer.secret) {
+        return Ok(());
+    }
+    let Some(held) = store.get(&signer.secret).await? else {
+        return Ok(());
+    };
+    let mut text = held.text.clone();
+    text.remove(FORMER_CERTIFICATES);
+    let notes = held.notes.clone();
+    store.replace(&signer.secret, &held, &text, notes).await
 }
 
-async fn authority(
-    store: &SecretStore,
-    secret: &str,
-    name: &str,
-    now: SystemTime,
-) -> Result<Signer, ClusterError> {
-    if let Some(held) = store.get(secret).await? {
+/// An authority with its certificate, and those that it took the place of.
+struct Signer {
+    secret: String,
+    authority: Authority,
+    certificate: String,
+    /// Certificates of lost authorities, PEM.
+    former: String,
+    replaced_at: Option<u64>,
+}
+
+impl Signer {
+    /// What peers are to trust.
+    fn trusted(&self) -> String {
+        format!("{}{}", self.certificate, self.former)
+    }
+
+    fn signed_before(&self, fingerprint_of_it: &str) -> bool {
+        certificates_in(&self.former).any(|former| fingerprint(former) == *fingerprint_of_it)
+    }
+}
+
+/// The certificates in a PEM text, each with its line end.
+fn certificates_in(text: &str) -> impl Iterator<Item = &str> {
+    text.split_inclusive("-----END CERTIFICATE-----\n")
+        .filter(|part| part.contains("-----BEGIN CERTIFICATE-----"))
+}
+
+/// An authority that a fleet needs.
+struct Asked {
+    secret: String,
+    name: String,
+    issuer: Issuer,
+    /// Secrets with certificates of it: they tell whom to trust if it was lost.
+    served: Vec<String>,
+}
+
+impl Asked {
+    async fn ensure(&self, store: &SecretStore, now: SystemTime) -> Result<Signer, ClusterError> {
+        if let Some(held) = store.get(&self.secret).await? {
+            return self.read(&held);
+        }
+        let former = self.former(store).await?;
+        let authority = Authority::generate(&self.name)?;
+        let certificate = authority.certificate_pem(now)?;
+        let mut text = SecretText::from([
+            (AUTHORITY_KEY.to_owned(), authority.key_pem()),
+            (
+                AUTHORITY_CERTIFICATE.to_owned(),
+                Zeroizing::new(certificate.clone()),
+            ),
+        ]);
+        let (mut notes, mut replaced_at) = (BTreeMap::new(), None);
+        if !former.is_empty() {
+            text.insert(
+                FORMER_CERTIFICATES.to_owned(),
+                Zeroizing::new(former.clone()),
+            );
+            notes.insert(REPLACED_AT.to_owned(), seconds(now).to_string());
+            replaced_at = Some(seconds(now));
+        }
+        store
+            .create(&self.secret, Lifetime::Fleet, &text, notes)
+            .await?;
+        Ok(Signer {
+            secret: self.secret.clone(),
+            authority,
+            certificate,
+            former,
+            replaced_at,
+        })
+    }
+
+    fn read(&self, held: &Held) -> Result<Signer, ClusterError> {
         let get = |key: &str| {
             held.text.get(key).ok_or_else(|| ClusterError::Damaged {
-                object: format!("secret/{secret}"),
+                object: format!("secret/{}", self.secret),
                 reason: format!(
                     "it has no key {key}; delete the Secret to have a new authority made"
                 ),
             })
         };
-        return Ok(Signer {
-            authority: Authority::from_key(name, get(AUTHORITY_KEY)?)?,
+        let former = held.text.get(FORMER_CERTIFICATES);
+        Ok(Signer {
+            secret: self.secret.clone(),
+            authority: Authority::from_key(&self.name, get(AUTHORITY_KEY)?)?,
             certificate: get(AUTHORITY_CERTIFICATE)?.to_string(),
-        });
+            former: former.map_or_else(String::new, |former| former.to_string()),
+            replaced_at: held.notes.get(REPLACED_AT).and_then(|at| at.parse().ok()),
+        })
     }
-    let authority = Authority::generate(name)?;
-    let certificate = authority.certificate_pem(now)?;
-    let text = [
-        (AUTHORITY_KEY.to_owned(), authority.key_pem()),
-        (
-            AUTHORITY_CERTIFICATE.to_owned(),
-            Zeroizing::new(certificate.clone()),
-        ),
-    ]
-    .into();
-    store
-        .create(secret, Lifetime::Fleet, &text, BTreeMap::new())
-        .await?;
-    Ok(Signer {
-        authority,
-        certificate,
-    })
+
+    /// Whom the processes that run trust, although the authority's own Secret is gone.
+    async fn former(&self, store: &SecretStore) -> Result<String, ClusterError> {
+        for secret in &self.served {
+            let held = store.get(secret).await?;
+            let trusted = held.and_then(|held| held.text.get(authority_key(&self.issuer)).cloned());
+            if let Some(trusted) = trusted {
+                return Ok(certificates_in(&trusted).collect());
+            }
+        }
+        Ok(String::new())
+    }
 }
 
 struct Issuing<'a> {
-    store: &'a SecretStore,
     names: &'a Names,
     region: &'a RegionPlan,
     role: Role,
@@ -305,30 +408,49 @@ impl Issuing<'_> {
         }
     }
 
-    async fn ensure(&self, found: &mut Certificates) -> Result<(), ClusterError> {
+    async fn ensure(
+        &self,
+        store: &SecretStore,
+        found: &mut Certificates,
+    ) -> Result<(), ClusterError> {
         if self.processes().is_empty() {
             return Ok(());
         }
         let secret = self.names.tls(&self.region.name, self.role);
-        let held = self.store.get(&secret).await?;
+        let held = store.get(&secret).await?;
         let (text, notes) = self.wanted(held.as_ref())?;
         let mut fixed = String::new();
         for (key, note) in &notes {
-            let issuer = if key.contains(".gateway.") {
-                "gateway"
+            let (issuer, signer) = if key.contains(".gateway.") {
+                ("gateway", self.gateways.unwrap_or(self.own))
             } else {
-                "region"
+                ("region", self.own)
             };
             if issuer == "gateway" {
                 fixed.push_str(&format!("{key}@{};", note.at));
             }
+            if note.authority != fingerprint(&signer.certificate)
+                || self.age(note.at) < TRUSTED_WITHIN
+            {
+                found.succeeding.insert(signer.secret.clone());
+            }
             found.fresh |= self.age(note.at) < SPREAD_WITHIN;
+            if let Some(process) = key.strip_suffix(".region.crt") {
+                found.until.insert(process.to_owned(), note.until);
+            }
             let until = UNIX_EPOCH + Duration::from_secs(note.until);
             found
                 .expiry
                 .entry((self.region.name.clone(), issuer))
                 .and_modify(|first| *first = until.min(*first))
                 .or_insert(until);
+        }
+        if let Some(gateways) = self
+            .gateways
+            .filter(|gateways| gateways.replaced_at.is_some())
+        {
+            // What a hub trusts at its gateway it cannot load again.
+            fixed.push_str(&fingerprint(&gateways.certificate));
         }
         // A server loads a renewed certificate again, except that of a gateway. Of another authority, all sides must restart.
         fixed.push_str(&fingerprint(&self.own.certificate));
@@ -340,15 +462,13 @@ impl Issuing<'_> {
         let annotations: BTreeMap<String, String> = [(ISSUED.to_owned(), json)].into();
         match held {
             None => {
-                self.store
+                store
                     .create(&secret, Lifetime::Fleet, &text, annotations)
                     .await?;
                 found.issued.push(secret);
             }
             Some(held) if held.text != text => {
-                self.store
-                    .replace(&secret, &held, &text, annotations)
-                    .await?;
+                store.replace(&secret, &held, &text, annotations).await?;
                 found.issued.push(secret);
             }
             Some(_) => {}
@@ -374,15 +494,13 @@ impl Issuing<'_> {
                 };
                 text.insert(
                     authority_key(&plan.issuer).to_owned(),
-                    Zeroizing::new(signer.certificate.clone()),
+                    Zeroizing::new(signer.trusted()),
                 );
                 let certificate = certificate_key(&process.id, &plan.issuer, "crt");
                 let key = certificate_key(&process.id, &plan.issuer, "key");
                 let kept = held.and_then(|held| {
                     let note = old.get(&certificate)?;
-                    let good = note.hosts == plan.hosts
-                        && note.authority == fingerprint(&signer.certificate)
-                        && self.age(note.at) < self.terms.renew_after;
+                    let good = note.hosts == plan.hosts && self.may_stay(note, signer);
                     Some((
                         held.text.get(&certificate)?.clone(),
                         held.text.get(&key)?.clone(),
@@ -400,6 +518,20 @@ impl Issuing<'_> {
             }
         }
         Ok((text, notes))
+    }
+
+    /// A certificate of a lost authority is as good as any while everybody trusts that one, and better than a new one that nobody
+    /// trusts yet: it cuts no server off from the others.
+    fn may_stay(&self, note: &IssuedNote, signer: &Signer) -> bool {
+        let young = self.age(note.at) < self.terms.renew_after;
+        if note.authority == fingerprint(&signer.certificate) {
+            return young;
+        }
+        let untrusted = signer
+            .replaced_at
+            .is_some_and(|at| self.age(at) < TRUSTED_WITHIN);
+        let valid = seconds(self.now) < note.until;
+        signer.signed_before(&note.authority) && (young || (untrusted && valid))
     }
 
     fn issue(
@@ -434,3 +566,7 @@ fn seconds(time: SystemTime) -> u64 {
 fn fingerprint(certificate: &str) -> String {
     restart_hash("authority", &[certificate])
 }
+
+#[cfg(test)]
+#[path = "material_tests.rs"]
+mod tests;

@@ -33,6 +33,9 @@ pub const APPLIED_HASH: &str = "nightjar.dev/applied-hash";
 /// Annotation of pods: what they were started with. Another value in the plan means a restart.
 pub const RESTART_HASH: &str = "nightjar.dev/restart-hash";
 
+/// Annotation of the pods of servers and hubs: which users of the operator they were started with. Another value means no restart.
+pub const OPERATOR_USERS: &str = "nightjar.dev/operator-users";
+
 /// UID and GID of every process.
 pub const USER: i64 = 65_532;
 

@@ -5,25 +5,28 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{ConfigMap, Pod, Secret};
+use k8s_openapi::api::core::v1::{Pod, Secret};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::api::Api;
 use kube::{Client, Resource as _, ResourceExt as _};
 use nightjar_envelope::{FleetId, RegionName};
 use serde_json::Value;
+use tokio::time::Instant;
 
 use super::addresses::ClusterAddresses;
 use super::apply::{Applier, Written};
 use super::build::{self, Desired, Kind};
 use super::dereference::Observed;
 use super::error::ClusterError;
+use super::locked_out::{self, Locked};
 use super::material::{self, CertificateTerms, Certificates, Keys, OperatorSeeds, RegionUsers};
-use super::names::{self, Names, RESTART_HASH};
+use super::names::{self, Names, OPERATOR_USERS, RESTART_HASH};
 use super::record::{FleetRecord, RegionRecord, StoredRecord};
-use super::region_watch::{Orders, RegionHealth};
+use super::region_watch::{Loaded, Orders, RegionHealth};
 use super::rollout::{self, Decision, PodView, RegionView, Situation, Wait};
 use super::secrets::SecretStore;
-use super::{deletion, health, leaving, pods};
+use super::sightings::Sightings;
+use super::{deletion, disks, health, leaving, pods};
 use crate::crd::{DeletionPolicy, Images, RelayCluster};
 use crate::plan::{FleetFacts, FleetPlan, Port, ProcessPlan, RegionFacts, RegionPlan, plan};
 use crate::streams::Login;
@@ -57,6 +60,8 @@ pub(super) struct Pass {
     pub(super) waits: Vec<Wait>,
     pub(super) orders: Vec<Orders>,
     pub(super) leaving: BTreeSet<RegionName>,
+    /// Servers of a region became ready after the last look at them began.
+    pub(super) look_due: bool,
 }
 
 /// The API handles and names of one fleet.
@@ -102,85 +107,131 @@ impl<'a> Scope<'a> {
     }
 }
 
-/// Everything up to the status. What may go wrong ends the pass; what is done stays, and the next pass goes on from there.
-pub(super) async fn pass(scope: &Scope<'_>, health: &HealthOf) -> Result<Pass, ClusterError> {
+/// What a pass stands on: what is there, what is asked for, and what it needs to be made of.
+struct Ground {
+    observed: Observed,
+    record: StoredRecord,
+    fleet: ValidFleet,
+    leaving: BTreeSet<RegionName>,
+    waits: Vec<Wait>,
+    keys: Keys,
+    users: BTreeMap<RegionName, RegionUsers>,
+    plan: FleetPlan,
+    certificates: Certificates,
+}
+
+/// Reads what is there, checks what is asked for, and makes the keys and the plan.
+async fn ground(
+    scope: &Scope<'_>,
+    health: &HealthOf,
+    sightings: &mut Sightings,
+) -> Result<Ground, ClusterError> {
     let mut observed = Observed::read(&scope.tools.client, &scope.names).await?;
+    sight(scope, &observed, sightings);
     let asked = validate(scope.cluster).map_err(ClusterError::Invalid)?;
     let mut record = record(&observed, scope, &asked)?;
     let leaving::Effective {
-        fleet,
+        mut fleet,
         leaving,
         unread,
-        waits: leaving_waits,
-    } = leaving::effective(&asked, &mut record.record, scope, health, &observed);
+        mut waits,
+    } = leaving::effective(&asked, &mut record.record, scope, health, sightings);
     observed.objects.retain(|_, object| {
         let region = object["metadata"]["labels"][names::REGION_LABEL].as_str();
         !unread.iter().any(|unread| Some(unread.as_str()) == region)
     });
+    let growths = disks::wanted(&fleet, &scope.names, &observed);
+    for refused in disks::grow(&scope.api(), growths).await? {
+        waits.push(disks::hold(&mut fleet, &record.record, &refused));
+    }
     let data_exists = record.record.streams_made || has_log_disks(&observed);
     let store = scope.store();
     let keys = material::keyring(&store, &scope.names, data_exists).await?;
     remember(&fleet, &mut record.record, health);
-    let maps = scope.api::<ConfigMap>();
-    record.save(&maps, &scope.names).await?;
+    record.save(&scope.api(), &scope.names).await?;
     let mut users = BTreeMap::new();
     for region in &fleet.regions {
-        let name = region.name.clone();
-        users.insert(
-            name,
-            material::users(&store, &scope.names, &region.name).await?,
-        );
+        let of_region = material::users(&store, &scope.names, &region.name).await?;
+        users.insert(region.name.clone(), of_region);
     }
-    let facts = facts(&record.record, &users);
     let ports = fleet
         .regions
         .iter()
         .map(|region| (region.name.clone(), region.asked.service.port))
         .collect();
     let addresses = ClusterAddresses::new(scope.names.clone(), ports);
-    let plan = plan(&fleet, &facts, &addresses)?;
+    let plan = plan(&fleet, &facts(&record.record, &users), &addresses)?;
+    let terms = scope.tools.terms;
     let now = SystemTime::now();
-    let certificates =
-        material::certificates(&store, &scope.names, &plan, scope.tools.terms, now).await?;
-    let images = images(scope, &fleet, &observed);
-    let mut desired = desired(scope, &fleet, &plan, &images, &users, &certificates);
-    let views = views(scope, &plan, &desired, &observed, health, &record.record);
-    let mut decision = decide(scope, &fleet, &views);
-    hold_restart(&mut decision, scope, &keys, &views, &observed);
-    hold_back(&mut desired, &decision, &observed);
-    let written = applier(scope).apply(&desired, &observed).await?;
-    let mut waits = leaving_waits;
-    let may_create = streams_allowed(&plan, health, &keys, &mut waits);
-    if may_create && !record.record.streams_made {
-        record.record.streams_made = true;
-        record.save(&maps, &scope.names).await?;
-    }
-    remove_left(scope, &fleet, &record.record, &observed).await?;
-    waits.splice(0..0, decision.wait.clone());
-    waits.extend(pods::waits(&views, &observed));
-    waits.extend(stream_waits(&plan, health));
-    let orders = orders(
-        &plan,
-        &users,
-        &certificates,
-        &record.record,
-        may_create,
-        &views,
-    );
-    observed.objects.clear();
-    Ok(Pass {
-        newer: newer(scope, &fleet, &images),
+    let certificates = material::certificates(&store, &scope.names, &plan, terms, now).await?;
+    Ok(Ground {
+        observed,
+        record,
+        fleet,
+        leaving,
+        waits,
+        keys,
+        users,
         plan,
+        certificates,
+    })
+}
+
+/// Everything up to the status. What may go wrong ends the pass; what is done stays, and the next pass goes on from there.
+pub(super) async fn pass(
+    scope: &Scope<'_>,
+    health: &HealthOf,
+    sightings: &mut Sightings,
+) -> Result<Pass, ClusterError> {
+    let mut ground = ground(scope, health, sightings).await?;
+    let images = images(scope, &ground.fleet, &ground.observed);
+    let mut desired = desired(scope, &ground, &images);
+    let views = views(scope, &ground, &desired, health, sightings);
+    let mut decision = decide(scope, &ground.fleet, &views);
+    let locked = unlock(scope, &ground, &views, health, sightings, &mut decision);
+    hold_restart(&mut decision, scope, &ground.keys, &views, &ground.observed);
+    hold_back(&mut desired, &decision, &ground.observed);
+    let written = applier(scope).apply(&desired, &ground.observed).await?;
+    let mut waits = std::mem::take(&mut ground.waits);
+    let may_create = streams_allowed(&ground.plan, health, &ground.keys, &mut waits);
+    if may_create && !ground.record.record.streams_made {
+        ground.record.record.streams_made = true;
+        ground.record.save(&scope.api(), &scope.names).await?;
+    }
+    remove_left(scope, &ground).await?;
+    waits.splice(0..0, decision.wait.clone().into_iter().chain(locked));
+    waits.extend(pods::waits(&views, &ground.observed));
+    waits.extend(stream_waits(&ground.plan, health));
+    let logs = rollout::log_waits(&views);
+    waits.extend(
+        logs.filter(|log| !same_place(&decision.wait, log))
+            .collect::<Vec<_>>(),
+    );
+    let orders = orders(&ground, may_create, &views);
+    let look_due = health
+        .iter()
+        .any(|(name, seen)| health::is_before(seen, sightings.servers_since(name)));
+    Ok(Pass {
+        newer: newer(scope, &ground.fleet, &images),
+        plan: ground.plan,
         images,
         written,
-        certificates,
-        keys,
+        certificates: ground.certificates,
+        keys: ground.keys,
         views,
         decision,
         waits,
         orders,
-        leaving,
+        leaving: ground.leaving,
+        look_due,
     })
+}
+
+/// Remembers since when pods are as they are. Before anything else: what fails later does not make it less true.
+fn sight(scope: &Scope<'_>, observed: &Observed, sightings: &mut Sightings) {
+    let known = observed.record.iter();
+    let regions = known.flat_map(|stored| stored.record.regions.keys());
+    sightings.observe(regions, &scope.names, observed, Instant::now());
 }
 
 fn applier<'a>(scope: &'a Scope<'_>) -> Applier<'a> {
@@ -198,12 +249,13 @@ fn applier<'a>(scope: &'a Scope<'_>) -> Applier<'a> {
 }
 
 /// With `Delete`, the disks and Secrets of a region that left go when its last pod is gone.
-async fn remove_left(
-    scope: &Scope<'_>,
-    fleet: &ValidFleet,
-    record: &FleetRecord,
-    observed: &Observed,
-) -> Result<(), ClusterError> {
+async fn remove_left(scope: &Scope<'_>, ground: &Ground) -> Result<(), ClusterError> {
+    let Ground {
+        fleet,
+        record,
+        observed,
+        ..
+    } = ground;
     if fleet.deletion_policy != DeletionPolicy::Delete {
         return Ok(());
     }
@@ -211,6 +263,7 @@ async fn remove_left(
         labels.get(names::REGION_LABEL).map(String::as_str) == Some(region.as_str())
     };
     for region in record
+        .record
         .regions
         .iter()
         .filter(|(_, known)| known.removed)
@@ -237,7 +290,7 @@ fn record(
     scope: &Scope<'_>,
     asked: &ValidFleet,
 ) -> Result<StoredRecord, ClusterError> {
-    let Some(record) = observed.record.clone() else {
+    let Some(mut record) = observed.record.clone() else {
         if has_log_disks(observed) {
             return Err(ClusterError::Damaged {
                 object: format!("configmap/{}", scope.names.record()),
@@ -247,6 +300,7 @@ fn record(
         let id = FleetId::from_bytes(rand::random());
         return Ok(StoredRecord::fresh(FleetRecord::new(id)));
     };
+    disks::correct_record(&mut record.record, &scope.names, observed);
     let errors = leaving::check_change(asked, &record.record);
     if errors.is_empty() {
         Ok(record)
@@ -339,25 +393,16 @@ fn newer(scope: &Scope<'_>, fleet: &ValidFleet, images: &Images) -> Option<Strin
     (!newer.is_empty()).then(|| newer.join(" and "))
 }
 
-fn desired(
-    scope: &Scope<'_>,
-    fleet: &ValidFleet,
-    plan: &FleetPlan,
-    images: &Images,
-    users: &BTreeMap<RegionName, RegionUsers>,
-    certificates: &Certificates,
-) -> Vec<Desired> {
+fn desired(scope: &Scope<'_>, ground: &Ground, images: &Images) -> Vec<Desired> {
+    let certificates = &ground.certificates;
     let mut secrets_hash = certificates.fixed.clone();
-    for (region, users) in users {
+    for (region, users) in &ground.users {
         // A relay and a leaf link read their seed when they start.
         for (role, public) in [
             (crate::plan::Role::Relay, &users.public.relay),
             (crate::plan::Role::Nats, &users.public.leaf),
         ] {
-            let own = certificates
-                .authorities
-                .get(region)
-                .map_or("", String::as_str);
+            let own = certificates.current.get(region).map_or("", String::as_str);
             let set = scope.names.set(region, role);
             let known = secrets_hash.get(&set).cloned().unwrap_or_default();
             let hash = build::restart_hash(&set, &[&known, public, own]);
@@ -366,27 +411,84 @@ fn desired(
     }
     build::build(&build::Input {
         names: &scope.names,
-        fleet,
-        plan,
+        fleet: &ground.fleet,
+        plan: &ground.plan,
         owner: &scope.owner,
         images,
         authorities: &certificates.authorities,
         secrets_hash: &secrets_hash,
+        operator_users: &operator_users(&ground.users),
         restarted_at: scope.annotation(names::RESTARTED_AT),
     })
 }
 
+/// The operator's users of each region, as one hash of their public keys.
+fn operator_users(users: &BTreeMap<RegionName, RegionUsers>) -> BTreeMap<RegionName, String> {
+    let hash = |users: &RegionUsers| {
+        let public = &users.public;
+        build::restart_hash("operator", &[&public.admin, &public.system])
+    };
+    let users = users.iter();
+    users
+        .map(|(region, users)| (region.clone(), hash(users)))
+        .collect()
+}
+
+/// Looks for a way into regions whose servers refuse the operator, which may be the restart of one pod.
+fn unlock(
+    scope: &Scope<'_>,
+    ground: &Ground,
+    views: &[RegionView],
+    health: &HealthOf,
+    sightings: &Sightings,
+    decision: &mut Decision,
+) -> Vec<Wait> {
+    let users = operator_users(&ground.users);
+    let mut waits = Vec::new();
+    for region in &ground.plan.regions {
+        let view = views.iter().find(|view| view.name == region.name.as_str());
+        let (Some(view), Some(seen), Some(users)) =
+            (view, health.get(&region.name), users.get(&region.name))
+        else {
+            continue;
+        };
+        let locked = Locked {
+            view,
+            seen,
+            servers_since: sightings.servers_since(&region.name),
+            users,
+            pods: &ground.observed.pods,
+            paused: scope.is_annotated(names::ROLLOUT_PAUSED),
+            now: Instant::now(),
+        };
+        if let Some(step) = locked.step() {
+            waits.push(locked_out::take(step, &view.name, decision, whole_now()));
+        }
+    }
+    waits
+}
+
+/// Kubernetes keeps whole seconds; finer ones would differ from what is read back.
+fn whole_now() -> Timestamp {
+    Timestamp::from_second(Timestamp::now().as_second()).unwrap_or_default()
+}
+
 fn views(
     scope: &Scope<'_>,
-    plan: &FleetPlan,
+    ground: &Ground,
     desired: &[Desired],
-    observed: &Observed,
     health: &HealthOf,
-    record: &FleetRecord,
+    sightings: &Sightings,
 ) -> Vec<RegionView> {
+    let Ground {
+        plan,
+        observed,
+        record,
+        ..
+    } = ground;
     let none = BTreeSet::new();
     let made = |region: &RegionName| {
-        let known = record.regions.get(region);
+        let known = record.record.regions.get(region);
         known.map_or(&none, |known| &known.streams)
     };
     let wanted = |process: &ProcessPlan| {
@@ -417,6 +519,7 @@ fn views(
                 region,
                 health.get(&region.name).map(Arc::as_ref),
                 made(&region.name),
+                sightings.servers_since(&region.name),
             ),
         })
         .collect()
@@ -435,8 +538,7 @@ fn decide(scope: &Scope<'_>, fleet: &ValidFleet, views: &[RegionView]) -> Decisi
         terms: fleet.rollout,
         paused: scope.is_annotated(names::ROLLOUT_PAUSED),
         before: status.and_then(|status| status.rollout.as_ref()),
-        // Kubernetes keeps whole seconds; finer ones would differ from what is read back.
-        now: Timestamp::from_second(Timestamp::now().as_second()).unwrap_or_default(),
+        now: whole_now(),
     })
 }
 
@@ -503,7 +605,14 @@ fn hold_back(desired: &mut [Desired], decision: &Decision, observed: &Observed) 
             continue;
         };
         if template_hash(live) != template_hash(&object.object) {
+            let wanted = &object.object["spec"]["template"]["metadata"]["annotations"];
+            let users = wanted[OPERATOR_USERS].clone();
             object.object["spec"]["template"] = live["spec"]["template"].clone();
+            if users.is_string() {
+                // Configurations are not held back, so a pod that starts now knows the operator's users of today.
+                object.object["spec"]["template"]["metadata"]["annotations"][OPERATOR_USERS] =
+                    users;
+            }
         }
     }
 }
@@ -545,6 +654,11 @@ fn streams_allowed(
 }
 
 /// Streams that are not as planned, the worst of each region.
+fn same_place(told: &Option<Wait>, wait: &Wait) -> bool {
+    told.as_ref()
+        .is_some_and(|told| (told.what, &told.where_) == (wait.what, &wait.where_))
+}
+
 fn stream_waits(plan: &FleetPlan, health: &HealthOf) -> Vec<Wait> {
     let mut waits = Vec::new();
     for region in &plan.regions {
@@ -593,14 +707,15 @@ fn stream_waits(plan: &FleetPlan, health: &HealthOf) -> Vec<Wait> {
     waits
 }
 
-fn orders(
-    plan: &FleetPlan,
-    users: &BTreeMap<RegionName, RegionUsers>,
-    certificates: &Certificates,
-    record: &FleetRecord,
-    may_create: bool,
-    views: &[RegionView],
-) -> Vec<Orders> {
+fn orders(ground: &Ground, may_create: bool, views: &[RegionView]) -> Vec<Orders> {
+    let Ground {
+        plan,
+        users,
+        certificates,
+        record,
+        ..
+    } = ground;
+    let record = &record.record;
     let order = |region: &RegionPlan| {
         let OperatorSeeds { admin, system } = &users.get(&region.name)?.seeds;
         let authority = certificates.authorities.get(&region.name)?;
@@ -622,15 +737,19 @@ fn orders(
             streams: region.streams.clone(),
             made: record.regions.get(&region.name)?.streams.clone(),
             may_create,
-            configs: configs(region, view),
+            loads: loads(region, view, certificates),
             reload_certificates: !certificates.issued.is_empty() || certificates.fresh,
         })
     };
     plan.regions.iter().filter_map(order).collect()
 }
 
-/// Configurations that servers should have loaded. A server that waits for its restart cannot load its new one.
-fn configs(region: &RegionPlan, view: &RegionView) -> BTreeMap<String, String> {
+/// Configurations and certificates that servers should have loaded. A server that waits for its restart cannot load its new ones.
+fn loads(
+    region: &RegionPlan,
+    view: &RegionView,
+    certificates: &Certificates,
+) -> BTreeMap<String, Loaded> {
     let current = |process: &&ProcessPlan| {
         let suffix = format!("-{}", process.name());
         view.pods.iter().any(|pod| {
@@ -645,7 +764,12 @@ fn configs(region: &RegionPlan, view: &RegionView) -> BTreeMap<String, String> {
         .filter_map(|process| {
             let text = &process.files.first()?.text;
             let (_, tag) = text.split_once("\"config:")?;
-            Some((process.name(), tag.split('"').next()?.to_owned()))
+            let until = certificates.until.get(&process.name());
+            let loaded = Loaded {
+                config: Some(tag.split('"').next()?.to_owned()),
+                certificate_until: until.and_then(|until| i64::try_from(*until).ok()),
+            };
+            Some((process.name(), loaded))
         })
         .collect()
 }

@@ -41,8 +41,17 @@ pub(super) fn view(name: String, role: Role, wanted: String, pod: Option<&Pod>) 
     }
 }
 
-fn is_ready(pod: &Pod) -> bool {
+/// Whether Kubernetes calls the pod ready.
+pub(super) fn is_ready(pod: &Pod) -> bool {
     condition(pod, "Ready").is_some_and(|(status, _)| status == "True")
+}
+
+/// How often its containers were started again.
+pub(super) fn restarts(pod: &Pod) -> i32 {
+    let status = pod.status.as_ref();
+    let containers = status.and_then(|status| status.container_statuses.as_ref());
+    let containers = containers.into_iter().flatten();
+    containers.map(|container| container.restart_count).sum()
 }
 
 fn condition<'a>(pod: &'a Pod, of: &str) -> Option<(&'a str, &'a str)> {

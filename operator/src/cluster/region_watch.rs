@@ -11,8 +11,8 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout};
 
-use crate::plan::{StreamKind, StreamPlan};
-use crate::streams::{Links, Login, RegionAdmin, Watchdog};
+use crate::plan::{Role, StreamKind, StreamPlan};
+use crate::streams::{Links, Login, RegionAdmin, StreamError, Watchdog};
 
 /// Pause between two looks.
 const EVERY: Duration = Duration::from_secs(2);
@@ -22,8 +22,10 @@ const ANEW_AFTER: Duration = Duration::from_secs(20);
 const CONNECT_WITHIN: Duration = Duration::from_secs(5);
 /// A server is asked to load its configuration at most this often.
 const RELOAD_PAUSE: Duration = Duration::from_secs(5);
-/// How long one pass over the streams may take.
-const APPLY_WITHIN: Duration = Duration::from_secs(30);
+/// How long one pass over the streams may take: a little more than one request may.
+const APPLY_WITHIN: Duration = Duration::from_secs(6);
+/// A look that began longer ago says nothing any more. Looks begin every 2 s and take a second or two; this is some that failed.
+const FRESH_FOR: Duration = Duration::from_secs(10);
 
 /// What the watch is to do.
 #[derive(Debug, Clone)]
@@ -44,10 +46,19 @@ pub(super) struct Orders {
     pub made: BTreeSet<StreamName>,
     /// Whether missing streams may be made: links are up everywhere, and the intent is on record.
     pub may_create: bool,
-    /// By server: the tag of the configuration it should have loaded, where a reload is all that is needed.
-    pub configs: BTreeMap<String, String>,
-    /// Certificates were renewed a moment ago: load them, whatever the tags say.
+    /// By server: what it should have loaded, where a reload is all that is needed.
+    pub loads: BTreeMap<String, Loaded>,
+    /// Certificates were renewed a moment ago: servers that do not tell which one they have load them in any case.
     pub reload_certificates: bool,
+}
+
+/// What a server has loaded, or should have.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(super) struct Loaded {
+    /// The tag of its configuration.
+    pub config: Option<String>,
+    /// When its certificate ends, in seconds of Unix.
+    pub certificate_until: Option<i64>,
 }
 
 /// A stream as it is.
@@ -78,8 +89,8 @@ pub(super) struct StreamView {
 pub(super) struct ServerView {
     /// It says that it is well.
     pub healthy: bool,
-    /// The tag of the configuration that it has loaded.
-    pub config: Option<String>,
+    /// What it has loaded.
+    pub loaded: Loaded,
     /// Leaf links.
     pub leafs: usize,
     /// Gateways to other regions (`hub-<region>`).
@@ -89,18 +100,62 @@ pub(super) struct ServerView {
 }
 
 /// What was seen of a region.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct RegionHealth {
+    /// When the look began: nothing that happened later is in it.
+    pub began: Instant,
     /// Why nothing could be seen.
     pub unreachable: Option<String>,
+    /// Servers of this role do not know the user of the operator, which is why nothing could be seen.
+    pub refused: Option<Role>,
     /// JetStream servers and hubs that answered, by name.
     pub servers: BTreeMap<String, ServerView>,
     /// Streams that exist.
     pub streams: BTreeMap<StreamName, StreamView>,
+    /// Planned streams of which JetStream said that they do not exist. One that did not answer is in neither.
+    pub absent: BTreeSet<StreamName>,
     /// What went wrong with streams, by stream; permanent ones first need a person.
     pub problems: BTreeMap<String, (String, bool)>,
     /// Why servers did not load their configuration.
     pub reload_problems: BTreeMap<String, String>,
+}
+
+impl RegionHealth {
+    /// A look in which nothing was seen yet.
+    pub(super) fn new(began: Instant) -> Self {
+        Self {
+            began,
+            unreachable: None,
+            refused: None,
+            servers: BTreeMap::new(),
+            streams: BTreeMap::new(),
+            absent: BTreeSet::new(),
+            problems: BTreeMap::new(),
+            reload_problems: BTreeMap::new(),
+        }
+    }
+
+    /// A look that saw nothing, and why. The reason must not change from look to look, or the status is written each time.
+    pub(super) fn unseen(began: Instant, reason: impl Into<String>) -> Self {
+        Self {
+            unreachable: Some(reason.into()),
+            ..Self::new(began)
+        }
+    }
+
+    /// What the look still says at `now`: if it is too old, nothing but that.
+    pub(super) fn at(self: Arc<Self>, now: Instant) -> Arc<Self> {
+        let fresh = now.duration_since(self.began) <= FRESH_FOR;
+        if fresh || (self.unreachable.is_some() && self.refused.is_none()) {
+            return self;
+        }
+        let old = || {
+            let seconds = FRESH_FOR.as_secs();
+            format!("its servers were not looked at for more than {seconds} s")
+        };
+        let reason = self.unreachable.clone().unwrap_or_else(old);
+        Arc::new(Self::unseen(self.began, reason))
+    }
 }
 
 /// A watch that runs. Dropping it ends it.
@@ -135,9 +190,10 @@ impl RegionWatch {
         self.orders.send_replace(Arc::new(orders));
     }
 
-    /// What was seen last; `None` before the first look.
+    /// What was seen last, as far as it still counts; `None` before the first look.
     pub(super) fn health(&self) -> Option<Arc<RegionHealth>> {
-        self.health.borrow().clone()
+        let last = self.health.borrow().clone()?;
+        Some(last.at(Instant::now()))
     }
 }
 
@@ -164,11 +220,18 @@ async fn run(
         ticks.tick().await;
         let now = Arc::clone(&orders.borrow());
         let health = match ensure(&mut connections, &now).await {
-            Ok(connections) => look(connections, &now, &mut reloaded).await,
-            Err(reason) => RegionHealth {
-                unreachable: Some(reason),
-                ..RegionHealth::default()
-            },
+            Ok(known) => {
+                let began = Instant::now();
+                match timeout(FRESH_FOR, look(known, &now, &mut reloaded, began)).await {
+                    Ok(health) => health,
+                    // It would be too old when it ends, and what hangs may hang for ever.
+                    Err(_) => {
+                        connections = None;
+                        RegionHealth::unseen(began, "a look at its servers came to no end")
+                    }
+                }
+            }
+            Err(unseen) => unseen,
         };
         match health.unreachable {
             // A client gives up after a while; a new one begins.
@@ -208,7 +271,7 @@ fn gist(health: &RegionHealth) -> Gist {
                 (
                     name.clone(),
                     server.healthy,
-                    server.config.clone(),
+                    server.loaded.config.clone(),
                     server.leafs,
                     server.gateways.len(),
                 )
@@ -237,7 +300,8 @@ fn gist(health: &RegionHealth) -> Gist {
 async fn ensure<'a>(
     connections: &'a mut Option<Connections>,
     orders: &Orders,
-) -> Result<&'a mut Connections, String> {
+) -> Result<&'a mut Connections, RegionHealth> {
+    let began = Instant::now();
     let key = format!(
         "{:?} {:?} {}",
         orders.nats_urls,
@@ -250,14 +314,18 @@ async fn ensure<'a>(
     *connections = None;
     let region = &orders.region;
     let connect = async {
-        let admin = RegionAdmin::connect(region, &orders.nats_urls, &orders.admin).await?;
-        let servers = Links::connect(region, &orders.nats_urls, &orders.system).await?;
+        let of = |role| move |error| (role, error);
+        let admin = RegionAdmin::connect(region, &orders.nats_urls, &orders.admin).await;
+        let admin = admin.map_err(of(Role::Nats))?;
+        let servers = Links::connect(region, &orders.nats_urls, &orders.system).await;
+        let servers = servers.map_err(of(Role::Nats))?;
         let hubs = if orders.hub_urls.is_empty() {
             None
         } else {
-            Some(Links::connect(region, &orders.hub_urls, &orders.system).await?)
+            let hubs = Links::connect(region, &orders.hub_urls, &orders.system).await;
+            Some(hubs.map_err(of(Role::Hub))?)
         };
-        Ok::<_, crate::streams::StreamError>(Connections {
+        Ok::<_, (Role, StreamError)>(Connections {
             key,
             watchdog: Watchdog::new(admin.clone()),
             admin,
@@ -267,17 +335,25 @@ async fn ensure<'a>(
     };
     let made = timeout(CONNECT_WITHIN, connect)
         .await
-        .map_err(|_| "no answer within 5 s".to_owned())?
-        .map_err(|error| error.to_string())?;
+        .map_err(|_| RegionHealth::unseen(began, "no answer within 5 s"))?
+        .map_err(|(role, error)| not_connected(began, role, &error))?;
     Ok(connections.insert(made))
+}
+
+fn not_connected(began: Instant, role: Role, error: &StreamError) -> RegionHealth {
+    RegionHealth {
+        refused: matches!(error, StreamError::Login { .. }).then_some(role),
+        ..RegionHealth::unseen(began, error.to_string())
+    }
 }
 
 async fn look(
     connections: &mut Connections,
     orders: &Orders,
     reloaded: &mut BTreeMap<String, Instant>,
+    began: Instant,
 ) -> RegionHealth {
-    let mut health = RegionHealth::default();
+    let mut health = RegionHealth::new(began);
     let clusters = std::iter::once(&connections.servers).chain(connections.hubs.as_ref());
     let mut ids = BTreeMap::new();
     let seen =
@@ -289,7 +365,10 @@ async fn look(
         for state in states {
             ids.insert(state.server.clone(), state.id);
             let server = health.servers.entry(state.server).or_default();
-            server.config = state.config;
+            server.loaded = Loaded {
+                config: state.config,
+                certificate_until: state.certificate_until,
+            };
             server.storage = (state.storage_used, state.storage_max);
         }
         for name in healthy {
@@ -310,7 +389,23 @@ async fn look(
     health
 }
 
-/// Servers whose configuration is not the planned one are asked to load it; the files reach pods some time after they were written.
+impl Loaded {
+    /// How long after the last request a server that has this is asked again to load what is wanted; `None` if it has it.
+    fn asked_again_after(&self, wanted: &Self, renewed: bool) -> Option<Duration> {
+        if self.config != wanted.config {
+            return Some(RELOAD_PAUSE);
+        }
+        let old = match (self.certificate_until, wanted.certificate_until) {
+            (Some(loaded), Some(wanted)) => loaded != wanted,
+            (None, Some(_)) => renewed,
+            (_, None) => false,
+        };
+        // The files of a renewed certificate take a minute or two, and a server that has them says so.
+        old.then_some(RELOAD_PAUSE * 4)
+    }
+}
+
+/// Servers whose configuration or certificate is not the planned one are asked to load it; the files reach pods some time after they were written.
 async fn reload(
     connections: &Connections,
     orders: &Orders,
@@ -318,15 +413,16 @@ async fn reload(
     health: &mut RegionHealth,
     reloaded: &mut BTreeMap<String, Instant>,
 ) {
-    for (server, wanted) in &orders.configs {
+    let mut asked = Vec::new();
+    for (server, wanted) in &orders.loads {
         let (Some(view), Some(id)) = (health.servers.get(server), ids.get(server)) else {
             continue;
         };
-        let stale = view.config.as_ref() != Some(wanted);
-        let lately = reloaded
-            .get(server)
-            .is_some_and(|at| at.elapsed() < RELOAD_PAUSE * if stale { 1 } else { 4 });
-        if lately || !(stale || orders.reload_certificates) {
+        let renewed = orders.reload_certificates;
+        let Some(pause) = view.loaded.asked_again_after(wanted, renewed) else {
+            continue;
+        };
+        if reloaded.get(server).is_some_and(|at| at.elapsed() < pause) {
             continue;
         }
         reloaded.insert(server.clone(), Instant::now());
@@ -334,7 +430,10 @@ async fn reload(
             Some(hubs) if server.contains("-hub-") => hubs,
             _ => &connections.servers,
         };
-        if let Err(problem) = links.reload(id).await {
+        asked.push(async move { (server, links.reload(id).await) });
+    }
+    for (server, answer) in join_all(asked).await {
+        if let Err(problem) = answer {
             health.reload_problems.insert(server.clone(), problem);
         }
     }
@@ -357,7 +456,10 @@ async fn streams(connections: &mut Connections, orders: &Orders, health: &mut Re
                     .streams
                     .insert(plan.name.clone(), stream_view(plan, &info));
             }
-            Ok(None) => missing.push(plan),
+            Ok(None) => {
+                health.absent.insert(plan.name.clone());
+                missing.push(plan);
+            }
             Err(error) => {
                 let temporary = error.is_temporary();
                 health
@@ -416,5 +518,67 @@ fn stream_view(plan: &StreamPlan, info: &async_nats::jetstream::stream::Info) ->
         last_sequence: info.state.last_sequence,
         lag: mirror.map_or(0, |mirror| mirror.lag),
         silent_for: mirror.and_then(|mirror| mirror.active),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_look_says_nothing_when_it_is_old_and_why_does_not_change_with_time() {
+        let began = Instant::now();
+        let mut look = RegionHealth::new(began);
+        look.servers
+            .insert("a-nats-0".to_owned(), ServerView::default());
+        let look = Arc::new(look);
+        let at = |after| Arc::clone(&look).at(began + after);
+        assert_eq!(at(FRESH_FOR), look);
+        let old = at(FRESH_FOR + Duration::from_millis(1));
+        assert!(old.servers.is_empty());
+        assert!(
+            old.unreachable
+                .as_ref()
+                .is_some_and(|why| why.contains("10 s"))
+        );
+        assert_eq!(old, at(FRESH_FOR * 100));
+    }
+
+    #[test]
+    fn a_server_is_asked_until_it_says_that_it_has_the_renewed_certificate() {
+        let has = |config: &str, certificate_until| Loaded {
+            config: Some(config.to_owned()),
+            certificate_until,
+        };
+        let wanted = has("new", Some(9));
+        for (loaded, renewed, asked) in [
+            (has("new", Some(9)), true, false),
+            (has("new", Some(5)), false, true),
+            (has("old", Some(9)), false, true),
+            (has("new", None), true, true),
+            (has("new", None), false, false),
+        ] {
+            let again = loaded.asked_again_after(&wanted, renewed);
+            assert_eq!(again.is_some(), asked, "{loaded:?} {renewed}");
+        }
+    }
+
+    #[test]
+    fn why_a_region_is_not_seen_stays_what_it_was() {
+        let began = Instant::now();
+        let look = Arc::new(RegionHealth::unseen(began, "no answer"));
+        assert_eq!(Arc::clone(&look).at(began + FRESH_FOR * 2), look);
+    }
+
+    #[test]
+    fn a_refusal_that_is_old_is_no_ground_to_restart_anything() {
+        let began = Instant::now();
+        let mut look = RegionHealth::unseen(began, "refused");
+        look.refused = Some(Role::Nats);
+        let look = Arc::new(look);
+        let at = |after| Arc::clone(&look).at(began + after);
+        assert_eq!(at(FRESH_FOR).refused, Some(Role::Nats));
+        let old = at(FRESH_FOR * 2);
+        assert_eq!((old.refused, &old.unreachable), (None, &look.unreachable));
     }
 }

@@ -44,6 +44,34 @@ pub(super) enum NatsHealth {
     Unseen(String),
 }
 
+/// What regions wait for whose pods are all ready and whose log is not whole all the same.
+pub(super) fn log_waits(views: &[RegionView]) -> impl Iterator<Item = Wait> {
+    let ready = views
+        .iter()
+        .filter(|view| view.pods.iter().all(|pod| pod.ready));
+    ready.filter_map(|view| match &view.nats {
+        NatsHealth::Well => None,
+        NatsHealth::Behind(reason) => Some(log_not_current(view, reason)),
+        NatsHealth::Unseen(reason) => Some(region_unseen(view, reason)),
+    })
+}
+
+fn log_not_current(region: &RegionView, reason: &str) -> Wait {
+    Wait {
+        what: "LogNotCurrent",
+        where_: region.name.clone(),
+        unblocked_by: format!("every replica of the region's streams being current; now {reason}"),
+    }
+}
+
+fn region_unseen(region: &RegionView, reason: &str) -> Wait {
+    Wait {
+        what: "RegionUnseen",
+        where_: region.name.clone(),
+        unblocked_by: format!("the operator reaching the NATS servers of the region; now {reason}"),
+    }
+}
+
 /// A region with its pods.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct RegionView {
@@ -111,9 +139,13 @@ impl RegionView {
         self.pods.iter().any(PodView::outdated)
     }
 
+    fn has_lost_a_pod(&self) -> bool {
+        self.pods.iter().any(|pod| !pod.done())
+    }
+
     /// Its pods are through and its log is well.
     fn done(&self) -> bool {
-        self.pods.iter().all(PodView::done) && self.nats == NatsHealth::Well
+        !self.has_lost_a_pod() && self.nats == NatsHealth::Well
     }
 }
 
@@ -214,6 +246,7 @@ struct Mover<'a> {
 impl<'a> Mover<'a> {
     fn walk(mut self) -> Decision {
         let regions = self.situation.regions;
+        self.watch_canary();
         for (index, region) in regions.iter().enumerate() {
             if region.done() {
                 self.released.push(region.name.clone());
@@ -238,6 +271,29 @@ impl<'a> Mover<'a> {
         self.status.region = None;
         self.status.pod = None;
         self.finish("every pod runs what was asked for".to_owned(), None, None)
+    }
+
+    /// A canary that loses a pod while it is watched has not run well: its time begins anew when it is whole again.
+    ///
+    /// What is behind or not seen for a moment holds the rollout, and is no failure of the change.
+    fn watch_canary(&mut self) {
+        let failed = self
+            .situation
+            .regions
+            .first()
+            .is_some_and(RegionView::has_lost_a_pod);
+        let (now, soak) = (self.situation.now, self.situation.terms.soak);
+        let watched = self
+            .status
+            .canary_done_at
+            .as_ref()
+            .is_some_and(|Time(done)| {
+                // A change that passes the canary by was given its time before the rollout began.
+                *done >= self.status.started_at.0 && now.duration_since(*done).unsigned_abs() < soak
+            });
+        if failed && watched {
+            self.status.canary_done_at = None;
+        }
     }
 
     /// How long the canary still has to run before the next region may begin.
@@ -409,13 +465,7 @@ impl<'a> Mover<'a> {
 
     fn log_behind(mut self, region: &RegionView, reason: &str) -> Decision {
         self.status.phase = RolloutPhase::Moving;
-        let wait = Wait {
-            what: "LogNotCurrent",
-            where_: region.name.clone(),
-            unblocked_by: format!(
-                "every replica of the region's streams being current; now {reason}"
-            ),
-        };
+        let wait = log_not_current(region, reason);
         self.finish(
             format!("waiting for the log of region {}: {reason}", region.name),
             Some(wait),
@@ -425,13 +475,7 @@ impl<'a> Mover<'a> {
 
     fn log_unseen(mut self, region: &RegionView, reason: &str) -> Decision {
         self.status.phase = RolloutPhase::Moving;
-        let wait = Wait {
-            what: "RegionUnseen",
-            where_: region.name.clone(),
-            unblocked_by: format!(
-                "the operator reaching the NATS servers of the region; now {reason}"
-            ),
-        };
+        let wait = region_unseen(region, reason);
         self.finish(
             format!("region {} cannot be seen: {reason}", region.name),
             Some(wait),

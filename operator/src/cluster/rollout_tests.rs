@@ -261,6 +261,75 @@ fn a_pod_that_is_merely_slow_halts_after_its_deadline_and_goes_on_by_itself() {
 }
 
 #[test]
+fn a_canary_that_fails_while_it_is_watched_is_watched_anew_for_the_whole_time() {
+    let mut world = World::new();
+    world.want(&[Role::Relay], "new");
+    while world.phase() != Some(RolloutPhase::Soaking) {
+        world.run(1);
+    }
+    world.run(20);
+    assert_eq!(world.phase(), Some(RolloutPhase::Soaking));
+    world.pod("f-a-relay-0").ready = false;
+    world.run(2);
+    world.pod("f-a-relay-0").ready = true;
+    let moved = world.log.len();
+    world.run(usize::try_from(SOAK).unwrap() - 1);
+    assert_eq!(world.phase(), Some(RolloutPhase::Soaking));
+    assert_eq!(world.log.len(), moved);
+    world.run(200);
+    assert_eq!(world.phase(), Some(RolloutPhase::Done));
+}
+
+#[test]
+fn a_canary_that_fails_after_its_time_holds_the_others_only_while_it_is_not_whole() {
+    let mut world = World::new();
+    world.want(&[Role::Relay], "new");
+    while world.log.len() < 3 {
+        world.run(1);
+    }
+    world.pod("f-a-relay-0").ready = false;
+    world.run(5);
+    assert_eq!(world.log.len(), 3);
+    world.pod("f-a-relay-0").ready = true;
+    world.run(10);
+    assert!(world.log.len() > 3, "{:?}", world.status);
+}
+
+#[test]
+fn a_canary_that_is_not_seen_or_behind_for_a_moment_holds_and_is_not_watched_anew() {
+    for nats in [
+        NatsHealth::Unseen("no answer".to_owned()),
+        NatsHealth::Behind("one entry".to_owned()),
+    ] {
+        let mut world = World::new();
+        world.want(&[Role::Relay], "new");
+        while world.phase() != Some(RolloutPhase::Soaking) {
+            world.run(1);
+        }
+        let since = world.status.clone().unwrap().canary_done_at;
+        world.regions[0].nats = nats;
+        let held = world.decide();
+        assert_eq!(held.restart, None);
+        assert_eq!(held.status.unwrap().canary_done_at, since);
+    }
+}
+
+#[test]
+fn a_change_beside_the_canary_does_not_wait_for_a_canary_that_failed_meanwhile() {
+    let mut world = World::new();
+    for pod in &mut world.regions[2].pods {
+        pod.wanted = "new".to_owned();
+    }
+    world.run(1);
+    world.pod("f-a-relay-0").ready = false;
+    world.run(3);
+    world.pod("f-a-relay-0").ready = true;
+    let moved = world.log.len();
+    world.run(10);
+    assert!(world.log.len() > moved, "{:?}", world.status);
+}
+
+#[test]
 fn a_change_beside_the_canary_does_not_soak() {
     let mut world = World::new();
     for pod in &mut world.regions[2].pods {
@@ -310,4 +379,24 @@ proptest! {
         }
         prop_assert!(world.regions.iter().all(RegionView::done), "{:?}", world.status);
     }
+}
+
+#[test]
+fn a_log_that_is_not_whole_is_told_when_all_pods_are_ready() {
+    let behind = NatsHealth::Behind("stream EV_a_1_0 has no leader".to_owned());
+    let view = |ready, nats: &NatsHealth| {
+        let mut view = region("a");
+        view.pods[3].ready = ready;
+        view.nats = nats.clone();
+        view
+    };
+    let told = |view: RegionView| log_waits(&[view]).next().map(|wait| wait.unblocked_by);
+    assert_eq!(
+        told(view(true, &behind)).as_deref(),
+        Some(
+            "every replica of the region's streams being current; now stream EV_a_1_0 has no leader"
+        )
+    );
+    assert_eq!(told(view(false, &behind)), None, "the pod says more");
+    assert_eq!(told(view(true, &NatsHealth::Well)), None);
 }

@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::Secret;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
-use kube::api::{Api, PostParams};
+use kube::api::{Api, Patch, PatchParams, PostParams};
+use serde_json::json;
 use zeroize::Zeroizing;
 
 use super::error::ClusterError;
@@ -70,7 +71,7 @@ impl SecretStore {
             .get_opt(name)
             .await
             .map_err(|source| ClusterError::api("read", "secret", name, source))?;
-        let Some(secret) = secret else {
+        let Some(mut secret) = secret else {
             return Ok(None);
         };
         let fleet = secret
@@ -82,6 +83,9 @@ impl SecretStore {
             return Err(ClusterError::Foreign {
                 object: format!("secret/{name}"),
             });
+        }
+        if let Some(owners) = self.adopted(&secret.metadata)? {
+            secret = self.adopt(name, &secret.metadata, owners).await?;
         }
         let mut text = SecretText::new();
         for (key, ByteString(bytes)) in secret.data.unwrap_or_default() {
@@ -96,6 +100,36 @@ impl SecretStore {
             notes: secret.metadata.annotations.unwrap_or_default(),
             resource_version: secret.metadata.resource_version,
         }))
+    }
+
+    /// The owners that the Secret should have instead of those that it has; `None` if it is as it should be.
+    fn adopted(&self, metadata: &ObjectMeta) -> Result<Option<Vec<OwnerReference>>, ClusterError> {
+        let name = metadata.name.as_deref().unwrap_or_default();
+        let owners = metadata.owner_references.as_deref().unwrap_or_default();
+        // Keys have no owner. What they open is needed for as long as they can be read.
+        if metadata.deletion_timestamp.is_some() && !owners.is_empty() {
+            return Err(ClusterError::BeingRemoved {
+                object: format!("secret/{name}"),
+            });
+        }
+        Ok(adopted(owners, &self.owner))
+    }
+
+    async fn adopt(
+        &self,
+        name: &str,
+        metadata: &ObjectMeta,
+        owners: Vec<OwnerReference>,
+    ) -> Result<Secret, ClusterError> {
+        let patch = json!({"metadata": {
+            "ownerReferences": owners,
+            "resourceVersion": metadata.resource_version,
+        }});
+        let params = PatchParams::default();
+        self.api
+            .patch(name, &params, &Patch::Merge(&patch))
+            .await
+            .map_err(|source| ClusterError::api("write", "secret", name, source))
     }
 
     /// Makes a Secret that is not there. One that appeared in between is never replaced: the caller comes back and reads it.
@@ -157,5 +191,47 @@ impl SecretStore {
             ),
             ..Secret::default()
         }
+    }
+}
+
+/// The owners of an object of the fleet whose `RelayCluster` was removed and applied again: the garbage collector is about to remove what
+/// belongs to the one of before. `None` if nobody of that kind owns it, or today's does.
+fn adopted(owners: &[OwnerReference], owner: &OwnerReference) -> Option<Vec<OwnerReference>> {
+    let is_former = |known: &OwnerReference| {
+        known.kind == owner.kind && known.name == owner.name && known.uid != owner.uid
+    };
+    if !owners.iter().any(is_former) {
+        return None;
+    }
+    let others = owners
+        .iter()
+        .filter(|known| !is_former(known) && known.uid != owner.uid);
+    Some(std::iter::once(owner).chain(others).cloned().collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn owner(kind: &str, name: &str, uid: &str) -> OwnerReference {
+        OwnerReference {
+            kind: kind.to_owned(),
+            name: name.to_owned(),
+            uid: uid.to_owned(),
+            ..OwnerReference::default()
+        }
+    }
+
+    #[test]
+    fn what_belonged_to_the_fleet_before_it_was_applied_again_is_adopted_and_nothing_else() {
+        let today = owner("RelayCluster", "f", "new");
+        let former = owner("RelayCluster", "f", "old");
+        let foreign = owner("ConfigMap", "f", "x");
+        for owners in [vec![], vec![today.clone()], vec![foreign.clone()]] {
+            assert_eq!(adopted(&owners, &today), None, "{owners:?}");
+        }
+        let owners = [former.clone(), foreign.clone(), today.clone()];
+        assert_eq!(adopted(&owners, &today), Some(vec![today.clone(), foreign]));
+        assert_eq!(adopted(&[former], &today), Some(vec![today]));
     }
 }

@@ -88,9 +88,9 @@ fn wait_of(error: &ClusterError) -> Wait {
         where_: match error {
             ClusterError::Api { kind, name, .. } if name.is_empty() => kind.clone(),
             ClusterError::Api { kind, name, .. } => format!("{kind}/{name}"),
-            ClusterError::Damaged { object, .. } | ClusterError::Foreign { object } => {
-                object.clone()
-            }
+            ClusterError::Damaged { object, .. }
+            | ClusterError::Foreign { object }
+            | ClusterError::BeingRemoved { object } => object.clone(),
             ClusterError::Invalid(errors) => errors
                 .first()
                 .map(|error| error.field.clone())
@@ -277,6 +277,7 @@ fn is_fault(what: &str) -> bool {
             | "StreamProblem"
             | "ReloadFailed"
             | "VolumePending"
+            | "VolumeCannotGrow"
             | "PodUnschedulable"
     )
 }

@@ -26,6 +26,7 @@ pub use address::{
 };
 pub use process::{CertificatePlan, Listener, PlannedFile, ProcessPlan, SeedForm, SeedPlan};
 pub use stream::{StreamKind, StreamPlan};
+pub(crate) use subjects::own_streams;
 
 /// Hubs of a region in a fleet of several: one can restart while the other carries on.
 pub const HUBS_PER_REGION: u32 = 2;

@@ -27,7 +27,7 @@ const ADMIN_PARTS: [&str; 7] = [
 const MIRROR_SUBJECTS: [&str; 3] = ["$JSC.R.>", "$JS.M.>", "$JS.FC.>"];
 
 /// The streams that a region writes: messages first, then state.
-pub(super) fn own_streams(region: &RegionName, generation: u32) -> Vec<StreamName> {
+pub(crate) fn own_streams(region: &RegionName, generation: u32) -> Vec<StreamName> {
     let of = |class, shards: u8| {
         (0..shards)
             .filter_map(move |shard| StreamName::new(class, region.clone(), generation, shard))

@@ -33,6 +33,12 @@ pub enum StreamError {
         /// What the client library said.
         reason: String,
     },
+    /// The region's servers do not know the user.
+    #[error("region {region}: NATS refuses the user of the operator")]
+    Login {
+        /// The region.
+        region: RegionName,
+    },
     /// No answer within the deadline: no leader yet, or no majority of servers.
     #[error("stream {stream}: no answer from JetStream ({reason})")]
     Unanswered {
@@ -77,7 +83,7 @@ impl StreamError {
     /// True when trying again without any change may succeed.
     pub fn is_temporary(&self) -> bool {
         match self {
-            Self::Connect { .. } | Self::Unanswered { .. } => true,
+            Self::Connect { .. } | Self::Login { .. } | Self::Unanswered { .. } => true,
             Self::Refused { retry, .. } => *retry,
             Self::Unchangeable { .. } | Self::Lost { .. } => false,
         }
@@ -360,13 +366,36 @@ async fn try_request<T: Serialize + ?Sized, V: serde::de::DeserializeOwned>(
         })
 }
 
-/// Connects to a region's servers, trying each until one answers.
+/// Connects to a region's servers, trying each until one lets the user in.
+///
+/// The client library gives up at the first server that refuses, but servers load new users one by one.
 pub(super) async fn connect(
     region: &RegionName,
     urls: &[String],
     login: &Login,
     name: &str,
 ) -> Result<async_nats::Client, StreamError> {
+    let mut order = urls.to_vec();
+    for attempt in 0..=urls.len() {
+        match connect_in_order(region, &order, attempt > 0, login, name).await {
+            Err(StreamError::Login { .. }) if attempt > 0 => order.rotate_left(1),
+            Err(StreamError::Login { .. }) => {}
+            other => return other,
+        }
+    }
+    Err(StreamError::Login {
+        region: region.clone(),
+    })
+}
+
+async fn connect_in_order(
+    region: &RegionName,
+    urls: &[String],
+    ordered: bool,
+    login: &Login,
+    name: &str,
+) -> Result<async_nats::Client, StreamError> {
+    use async_nats::ConnectErrorKind::{Authentication, AuthorizationViolation};
     let failed = |reason: String| StreamError::Connect {
         region: region.clone(),
         reason,
@@ -377,6 +406,9 @@ pub(super) async fn connect(
     if let Some(tls) = login.tls_config().map_err(failed)? {
         options = options.tls_client_config(tls).require_tls(true);
     }
+    if ordered {
+        options = options.retain_servers_order();
+    }
     options
         .connection_timeout(Duration::from_secs(2))
         .max_reconnects(login.attempts)
@@ -386,7 +418,12 @@ pub(super) async fn connect(
         })
         .connect(urls)
         .await
-        .map_err(|error| failed(error.to_string()))
+        .map_err(|error| match error.kind() {
+            Authentication | AuthorizationViolation => StreamError::Login {
+                region: region.clone(),
+            },
+            _ => failed(error.to_string()),
+        })
 }
 
 fn refused(stream: &str, verb: &'static str, error: &jetstream::Error) -> StreamError {

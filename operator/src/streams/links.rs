@@ -32,6 +32,8 @@ pub struct ServerState {
     pub id: String,
     /// The tag of the configuration that it has loaded.
     pub config: Option<String>,
+    /// When the certificate ends that it shows to clients, in seconds of Unix; `None` without TLS.
+    pub certificate_until: Option<i64>,
     /// Its version.
     pub version: String,
     /// Bytes that JetStream stores.
@@ -101,6 +103,7 @@ impl Links {
                     .iter()
                     .find_map(|tag| tag.strip_prefix("config:"))
                     .map(str::to_owned),
+                certificate_until: data.tls_cert_not_after.map(jiff::Timestamp::as_second),
                 storage_used: data.jetstream.stats.storage,
                 storage_max: data.jetstream.config.max_storage,
                 version: data.version,
@@ -194,6 +197,8 @@ struct ServerInfo {
 struct VarzData {
     #[serde(default)]
     tags: Vec<String>,
+    #[serde(default)]
+    tls_cert_not_after: Option<jiff::Timestamp>,
     #[serde(default)]
     version: String,
     #[serde(default)]

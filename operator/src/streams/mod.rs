@@ -10,3 +10,6 @@ mod watchdog;
 pub use admin::{Change, Login, RegionAdmin, StreamError};
 pub use links::{Links, ServerLinks, ServerState};
 pub use watchdog::{MirrorHealth, Watchdog};
+
+#[cfg(test)]
+mod reload_tests;

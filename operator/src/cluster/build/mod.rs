@@ -95,6 +95,8 @@ pub struct Input<'a> {
     pub authorities: &'a BTreeMap<RegionName, String>,
     /// What besides its plan makes a process need a restart, by process name: keys and certificates that it cannot load again.
     pub secrets_hash: &'a BTreeMap<String, String>,
+    /// Which users of the operator the servers of a region are started with, as one hash.
+    pub operator_users: &'a BTreeMap<RegionName, String>,
     /// Value of the annotation that asks for a restart of everything.
     pub restarted_at: Option<&'a str>,
 }

@@ -17,8 +17,8 @@ use sha2::{Digest, Sha256};
 
 use super::Group;
 use crate::cluster::names::{
-    CONFIG_DIR, DATA_DIR, KEYS_DIR, MONITOR_PORT, Names, RESTART_HASH, RUN_DIR, TLS_DIR, USER,
-    USER_DIR, port_name, port_number,
+    CONFIG_DIR, DATA_DIR, KEYS_DIR, MONITOR_PORT, Names, OPERATOR_USERS, RESTART_HASH, RUN_DIR,
+    TLS_DIR, USER, USER_DIR, port_name, port_number,
 };
 use crate::crd::parse_quantity;
 use crate::plan::{Port, Role};
@@ -88,15 +88,20 @@ pub(super) fn template(group: &Group<'_>) -> PodTemplateSpec {
     PodTemplateSpec {
         metadata: Some(ObjectMeta {
             labels: Some(labels),
-            annotations: Some(
-                [(RESTART_HASH.to_owned(), hash_of(group))]
-                    .into_iter()
-                    .collect(),
-            ),
+            annotations: Some(annotations(group)),
             ..ObjectMeta::default()
         }),
         spec: Some(pod_spec(group)),
     }
+}
+
+fn annotations(group: &Group<'_>) -> BTreeMap<String, String> {
+    let mut annotations = BTreeMap::from([(RESTART_HASH.to_owned(), hash_of(group))]);
+    let users = group.input.operator_users.get(&group.region.name);
+    if let Some(users) = users.filter(|_| group.role != Role::Relay) {
+        annotations.insert(OPERATOR_USERS.to_owned(), users.clone());
+    }
+    annotations
 }
 
 fn pod_spec(group: &Group<'_>) -> PodSpec {

@@ -77,7 +77,9 @@ fn claim(group: &Group<'_>) -> Option<PersistentVolumeClaim> {
             ..ObjectMeta::default()
         },
         spec: Some(PersistentVolumeClaimSpec {
-            access_modes: Some(vec!["ReadWriteOnce".to_owned()]),
+            // Two servers on one disk would ruin it, and a pod that was deleted by force can outlive its Pod: the kubelet then holds back
+            // the next one. (ReadWriteOnce binds a disk to a node, not to a pod.)
+            access_modes: Some(vec!["ReadWriteOncePod".to_owned()]),
             storage_class_name: class.clone(),
             resources: Some(VolumeResourceRequirements {
                 requests: Some(

@@ -74,6 +74,7 @@ fn objects(file: &str) -> Vec<Desired> {
         uid: "uid".to_owned(),
         ..OwnerReference::default()
     };
+    let users = [("a".parse().unwrap(), "users-of-a".to_owned())].into();
     build(&Input {
         names: &names,
         fleet: &fleet,
@@ -85,6 +86,7 @@ fn objects(file: &str) -> Vec<Desired> {
         },
         authorities: &authorities,
         secrets_hash: &BTreeMap::new(),
+        operator_users: &users,
         restarted_at: None,
     })
 }
