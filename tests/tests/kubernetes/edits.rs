@@ -1,8 +1,13 @@
 //! What a person changes by hand in the objects of a fleet is put back, and an Event says so.
 
-use nightjar_tests::kubernetes::cluster::{Cluster, cluster, text, until};
+use std::time::Instant;
+
+use nightjar_tests::kubernetes::cluster::{Cluster, cluster, patient_machine, text, until};
 use nightjar_tests::kubernetes::fleet::{Fleet, FleetSpec};
 use nightjar_tests::kubernetes::limits;
+use nightjar_tests::kubernetes::load::Load;
+use nightjar_tests::kubernetes::watch::PodWatch;
+use nightjar_tests::report::measured;
 use serde_json::{Value, json};
 
 /// Kind, name of an object of the fleet `fleet` with region `a`, and a patch that a person may try.
@@ -149,17 +154,52 @@ async fn certificates_and_users_that_are_removed_come_back() {
     };
     let fleet = three_servers(cluster, "secrets").await;
     for secret in ["fleet-a-nats-tls", "fleet-a-relay-user"] {
-        let old = get(&fleet, "secret", secret).expect("a Secret of the fleet");
-        fleet.kubectl(&["delete", "secret", secret]);
-        // Secrets are not watched, so that nobody's but the fleet's are ever read: the next look at the fleet finds it gone.
-        until(&format!("{secret} again"), limits::HEALED, async || {
-            let new = get(&fleet, "secret", secret)?;
-            let is_new = text(&new["metadata"]["uid"]) != text(&old["metadata"]["uid"]);
-            is_new
-                .then_some(())
-                .ok_or_else(|| "it is the old one".to_owned())
-        })
-        .await;
+        remove_secret(&fleet, secret).await;
     }
     fleet.wait_calm(limits::HEALED).await;
+}
+
+/// Removes a Secret and waits for another of its name.
+async fn remove_secret(fleet: &Fleet, secret: &str) {
+    let old = get(fleet, "secret", secret).expect("a Secret of the fleet");
+    fleet.kubectl(&["delete", "secret", secret]);
+    // Secrets are not watched, so that nobody's but the fleet's are ever read: the next look at the fleet finds it gone.
+    until(&format!("{secret} again"), limits::HEALED, async || {
+        let new = get(fleet, "secret", secret)?;
+        let is_new = text(&new["metadata"]["uid"]) != text(&old["metadata"]["uid"]);
+        is_new
+            .then_some(())
+            .ok_or_else(|| "it is the old one".to_owned())
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_fleet_heals_whose_operator_lost_its_users_or_its_authority() {
+    let Some(cluster) = patient_machine("lost users and authorities") else {
+        return;
+    };
+    let spec = FleetSpec::new(&["a"], 3);
+    let fleet = Fleet::start(cluster, "lockout", &spec).await;
+    let load = Load::start("lost users and authorities", &fleet.urls(&spec)).await;
+    for (secret, what) in [
+        ("fleet-a-operator-users", "users"),
+        ("fleet-a-authority", "authority"),
+    ] {
+        let watch = PodWatch::start(&fleet);
+        let began = Instant::now();
+        remove_secret(&fleet, secret).await;
+        // What is asked for next is done only by an operator that is let in.
+        let bytes = if what == "users" { "80Mi" } else { "96Mi" };
+        let mut changed = spec.clone();
+        changed.more = json!({"log": {"maxBytesPerRegion": bytes}});
+        fleet.apply(&changed);
+        fleet.wait_calm(limits::ROLLOUT).await;
+        watch.finish().assert_quorum();
+        measured(&format!(
+            "Kubernetes: a fleet whose operator lost its {what} is as asked after {:.0} s",
+            began.elapsed().as_secs_f64()
+        ));
+    }
+    load.finish().await;
 }

@@ -2,11 +2,12 @@
 
 use std::time::Instant;
 
-use nightjar_tests::kubernetes::cluster::{cluster, until};
-use nightjar_tests::kubernetes::fleet::{Fleet, FleetSpec, RegionSpec};
+use nightjar_tests::kubernetes::cluster::{Cluster, cluster, list, text, until};
+use nightjar_tests::kubernetes::fleet::{Fleet, FleetSpec, Pod, RegionSpec};
 use nightjar_tests::kubernetes::load::Load;
 use nightjar_tests::kubernetes::{limits, shared};
 use nightjar_tests::report::measured;
+use serde_json::{Value, json};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn relays_come_and_go_and_a_live_subscriber_misses_nothing() {
@@ -125,4 +126,89 @@ async fn a_region_leaves_only_when_told_and_when_its_log_is_held_elsewhere() {
         place.starts_with("spec.regions[1].name") && remedy.contains("left the fleet"),
         "{place}: {remedy}"
     );
+}
+
+/// A StorageClass like the default one, which lets volumes grow or not.
+fn storage_class(cluster: &Cluster, name: &str, grows: bool) -> Value {
+    let classes = cluster.get(&["storageclass"]);
+    let usual = list(&classes["items"])
+        .iter()
+        .find(|class| {
+            class["metadata"]["annotations"]["storageclass.kubernetes.io/is-default-class"]
+                == "true"
+        })
+        .expect("a default class")
+        .clone();
+    json!({
+        "apiVersion": "storage.k8s.io/v1", "kind": "StorageClass", "metadata": {"name": name},
+        "provisioner": usual["provisioner"], "parameters": usual["parameters"],
+        "volumeBindingMode": usual["volumeBindingMode"], "allowVolumeExpansion": grows,
+    })
+}
+
+/// What a claim asks for.
+fn asked_of_claim(fleet: &Fleet, claim: &str) -> Result<String, String> {
+    let claim = fleet.try_get(&["persistentvolumeclaim", claim])?;
+    Ok(text(&claim["spec"]["resources"]["requests"]["storage"]))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn disks_grow_and_one_that_cannot_is_told() {
+    let Some(cluster) = cluster("growing disks") else {
+        return;
+    };
+    let class = format!("nj-test-fixed-{}", std::process::id());
+    let mut spec = FleetSpec::new(&["a"], 1);
+    let of_class = |size: &str, soak: &str, spec: &mut FleetSpec| {
+        spec.more = json!({});
+        let mut regions = spec.spec(cluster)["regions"].clone();
+        regions[0]["nats"]["storage"] = json!(size);
+        regions[0]["nats"]["storageClass"] = json!(class);
+        spec.more = json!({"regions": regions, "rollout": {"soak": soak}});
+    };
+    let fleet = Fleet::namespace(cluster, "disks");
+    let made = |grows| {
+        cluster.try_kubectl(&["delete", "storageclass", &class, "--ignore-not-found"])?;
+        fleet.apply_object(&storage_class(cluster, &class, grows))
+    };
+    made(false).expect("a class of disks that do not grow");
+    of_class("1Gi", "3s", &mut spec);
+    fleet.apply(&spec);
+    fleet.wait_calm(limits::FLEET_READY).await;
+    let pods = fleet.pods();
+    let claim = "data-fleet-a-nats-0";
+
+    of_class("2Gi", "4s", &mut spec);
+    fleet.apply(&spec);
+    let (place, remedy) = fleet.wait_waiting("VolumeCannotGrow").await;
+    assert_eq!(place, format!("persistentvolumeclaim/{claim}"));
+    assert!(remedy.contains("allowVolumeExpansion"), "{remedy}");
+    assert!(remedy.contains("back to 1Gi"), "{remedy}");
+    of_class("1Gi", "4s", &mut spec);
+    fleet.apply(&spec);
+    fleet.wait_calm(limits::HEALED).await;
+
+    made(true).expect("a class of disks that grow");
+    of_class("2Gi", "4s", &mut spec);
+    fleet.apply(&spec);
+    until("the disk was asked to grow", limits::TOLD, async || {
+        let size = asked_of_claim(&fleet, claim)?;
+        let set = fleet.try_get(&["statefulset", "fleet-a-nats"])?;
+        let template = &set["spec"]["volumeClaimTemplates"][0]["spec"]["resources"];
+        if size == "2Gi" && template["requests"]["storage"] == "2Gi" {
+            Ok(())
+        } else {
+            Err(format!("the claim asks for {size}, its set for {template}"))
+        }
+    })
+    .await;
+    fleet.wait_calm(limits::HEALED).await;
+    // NATS servers learn what they may fill when they start; a relay asks for nothing.
+    let relays = |pods: Vec<Pod>| pods.into_iter().filter(|pod| pod.component == "relay");
+    assert!(
+        relays(pods).eq(relays(fleet.pods())),
+        "relays are untouched"
+    );
+    drop(fleet);
+    cluster.kubectl(&["delete", "storageclass", &class]);
 }
