@@ -111,6 +111,31 @@ pub fn pods(cluster: &Cluster) -> Vec<Value> {
 
 /// The line of the leader's metrics that gives the version it was built as.
 pub fn version(cluster: &Cluster) -> String {
+    let metrics = metrics(cluster);
+    let line = metrics
+        .lines()
+        .find(|line| line.starts_with("nj_operator_build_info"));
+    line.unwrap_or_default().to_owned()
+}
+
+/// How many passes the leader made, and the bound of its histogram in seconds below which 95 of 100 of them were.
+pub fn passes(cluster: &Cluster) -> (u64, String) {
+    let metrics = metrics(cluster);
+    let buckets: Vec<(&str, u64)> = metrics
+        .lines()
+        .filter_map(|line| {
+            let bucket = line.strip_prefix("nj_operator_reconcile_seconds_bucket{le=\"")?;
+            let (bound, count) = bucket.split_once("\"} ")?;
+            Some((bound, count.parse().ok()?))
+        })
+        .collect();
+    let all = buckets.last().map_or(0, |(_, all)| *all);
+    let within = buckets.iter().find(|(_, count)| count * 100 >= all * 95);
+    let bound = within.map_or("", |(bound, _)| bound).to_owned();
+    (all, bound)
+}
+
+fn metrics(cluster: &Cluster) -> String {
     let leader = leader(cluster);
     let name = pods(cluster)
         .iter()
@@ -118,11 +143,7 @@ pub fn version(cluster: &Cluster) -> String {
         .find(|name| leader.contains(name))
         .unwrap_or_else(|| panic!("`{leader}` leads, which is no pod"));
     let path = format!("/api/v1/namespaces/{NAMESPACE}/pods/{name}:8080/proxy/metrics");
-    let metrics = cluster.kubectl(&["get", "--raw", &path]);
-    let line = metrics
-        .lines()
-        .find(|line| line.starts_with("nj_operator_build_info"));
-    line.unwrap_or_default().to_owned()
+    cluster.kubectl(&["get", "--raw", &path])
 }
 
 /// Who leads, as the Lease says; empty while nobody does.

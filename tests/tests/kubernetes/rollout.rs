@@ -4,9 +4,9 @@ use std::time::Instant;
 
 use nightjar_tests::kubernetes::cluster::{cluster, text, until};
 use nightjar_tests::kubernetes::fleet::{FleetSpec, Pod, is_calm};
-use nightjar_tests::kubernetes::limits;
 use nightjar_tests::kubernetes::load::Load;
-use nightjar_tests::kubernetes::operator::image;
+use nightjar_tests::kubernetes::{limits, operator};
+
 use nightjar_tests::kubernetes::shared::{self, ThreeRegions};
 use nightjar_tests::kubernetes::watch::PodWatch;
 use nightjar_tests::report::measured;
@@ -47,7 +47,7 @@ async fn a_new_relay_image_moves_one_region_at_a_time_and_loses_nothing() {
     let started = Instant::now();
     let mut spec = three.spec.clone();
     spec.relay_tag = OTHER.to_owned();
-    roll(&three, &spec, "relay", &image("relay", OTHER)).await;
+    roll(&three, &spec, "relay", &operator::image("relay", OTHER)).await;
     measured(&format!(
         "Kubernetes: rolling change of 3 relays in 3 regions (soak 3 s): {:.1} s",
         started.elapsed().as_secs_f64()
@@ -127,10 +127,20 @@ async fn new_nats_servers_come_one_by_one_and_a_majority_is_always_there() {
     let started = Instant::now();
     let mut spec = three.spec.clone();
     spec.nats_tag = OTHER.to_owned();
-    roll(&three, &spec, "nats", &image("nats-server", OTHER)).await;
+    roll(
+        &three,
+        &spec,
+        "nats",
+        &operator::image("nats-server", OTHER),
+    )
+    .await;
     measured(&format!(
         "Kubernetes: rolling change of 9 NATS servers and 6 hubs in 3 regions: {:.1} s",
         started.elapsed().as_secs_f64()
+    ));
+    let (passes, bound) = operator::passes(cluster);
+    measured(&format!(
+        "Kubernetes: 95 of 100 of the leader's {passes} passes within {bound} s"
     ));
     let seen = watch.finish();
     load.finish().await;

@@ -330,3 +330,34 @@ async fn a_denied_right_is_named_and_its_return_noticed() {
     );
     fleet.wait_calm(limits::HEALED).await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_damaged_secret_is_named_until_it_is_mended() {
+    let Some(cluster) = cluster("damaged Secrets") else {
+        return;
+    };
+    let fleet = Fleet::start(cluster, "damaged", &FleetSpec::new(&["a"], 1)).await;
+    let pods = fleet.pods();
+    let rubbish = "not what belongs here";
+    for secret in ["fleet-keys", "fleet-a-operator-users", "fleet-a-authority"] {
+        let saved = fleet.try_get(&["secret", secret]).expect("a Secret");
+        let keys = saved["data"].as_object().expect("data").keys();
+        let text: serde_json::Map<String, Value> =
+            keys.map(|key| (key.clone(), json!(rubbish))).collect();
+        let patch = |patch: &Value| {
+            let patch = patch.to_string();
+            fleet.kubectl(&["patch", "secret", secret, "--type=merge", "-p", &patch])
+        };
+        patch(&json!({"stringData": text}));
+        let (place, remedy) = fleet.wait_waiting("DamagedObject").await;
+        assert_eq!(place, format!("secret/{secret}"));
+        assert!(!remedy.contains(rubbish), "no content is told: {remedy}");
+        let message = fleet
+            .wait_condition("Degraded", "True", "DamagedObject")
+            .await;
+        assert!(message.contains(secret), "{message}");
+        patch(&json!({"data": saved["data"]}));
+        fleet.wait_calm(limits::HEALED).await;
+    }
+    assert_eq!(pods, fleet.pods(), "no pod was touched");
+}
