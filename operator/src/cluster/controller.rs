@@ -220,18 +220,8 @@ async fn pause(scope: &Scope<'_>, context: &Context) -> Result<Ended, ClusterErr
     let before = scope.cluster.status.as_ref();
     let mut new = before.cloned().unwrap_or_default();
     let facts = Facts {
-        generation: scope.cluster.metadata.generation,
-        before,
-        now: Timestamp::now(),
-        error: None,
         paused: true,
-        regions: Vec::new(),
-        waits: Vec::new(),
-        rollout: None,
-        images: None,
-        newer: None,
-        fleet_id: None,
-        key_epoch: None,
+        ..Facts::unseen(scope.cluster, Timestamp::now())
     };
     let judged = status::status(facts);
     // Nothing is looked at, so nothing but the pause itself is judged.
@@ -483,18 +473,8 @@ fn status_patch(mut patch: serde_json::Value, new: &RelayClusterStatus) -> serde
 
 fn judge_error(scope: &Scope<'_>, error: &ClusterError) -> RelayClusterStatus {
     status::status(Facts {
-        generation: scope.cluster.metadata.generation,
-        before: scope.cluster.status.as_ref(),
-        now: Timestamp::now(),
         error: Some(error),
-        paused: false,
-        regions: Vec::new(),
-        waits: Vec::new(),
-        rollout: None,
-        images: None,
-        newer: None,
-        fleet_id: None,
-        key_epoch: None,
+        ..Facts::unseen(scope.cluster, Timestamp::now())
     })
 }
 

@@ -101,18 +101,8 @@ async fn hold(scope: &Scope<'_>, context: &Context, wait: Wait) -> Result<(), Cl
     let before = scope.cluster.status.as_ref();
     let mut new = before.cloned().unwrap_or_default();
     new.waiting_for = status::status(Facts {
-        generation: scope.cluster.metadata.generation,
-        before,
-        now: Timestamp::now(),
-        error: None,
-        paused: false,
-        regions: Vec::new(),
         waits: vec![wait],
-        rollout: None,
-        images: None,
-        newer: None,
-        fleet_id: None,
-        key_epoch: None,
+        ..Facts::unseen(scope.cluster, Timestamp::now())
     })
     .waiting_for;
     new.summary.waiting_for = new

@@ -62,6 +62,7 @@ fn record(nats: &str) -> FleetRecord {
             streams: BTreeSet::new(),
             spec: region.asked,
             removed: false,
+            disposable: false,
         };
         record.regions.insert(region.name, known);
     }

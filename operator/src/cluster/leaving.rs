@@ -7,7 +7,7 @@ use tokio::time::Instant;
 
 use super::names::{ABANDON_REGION, REMOVE_REGION};
 use super::pass::{HealthOf, Scope};
-use super::record::FleetRecord;
+use super::record::{FleetRecord, RegionRecord};
 use super::rollout::Wait;
 use super::sightings::Sightings;
 use crate::crd::{DeletionPolicy, RelayCluster};
@@ -114,7 +114,7 @@ pub(super) fn effective(
         let abandoned = scope.annotation(ABANDON_REGION) == Some(name.as_str());
         if abandoned {
             if let Some(known) = record.regions.get_mut(&name) {
-                known.removed = true;
+                leave(known, asked);
             }
             continue;
         }
@@ -134,7 +134,7 @@ pub(super) fn effective(
             });
         } else {
             if let Some(known) = record.regions.get_mut(&name) {
-                known.removed = true;
+                leave(known, asked);
             }
             continue;
         }
@@ -232,6 +232,11 @@ impl Held<'_> {
             }
         })
     }
+}
+
+fn leave(known: &mut RegionRecord, asked: &ValidFleet) {
+    known.removed = true;
+    known.disposable = asked.deletion_policy == DeletionPolicy::Delete;
 }
 
 #[cfg(test)]

@@ -58,6 +58,7 @@ impl World {
             streams: streams.clone(),
             spec,
             removed: false,
+            disposable: false,
         };
         record.regions.insert(name("b"), region);
         Self {

@@ -266,7 +266,7 @@ async fn remove_left(scope: &Scope<'_>, ground: &Ground) -> Result<(), ClusterEr
         .record
         .regions
         .iter()
-        .filter(|(_, known)| known.removed)
+        .filter(|(_, known)| known.removed && known.disposable)
         .map(|(name, _)| name)
     {
         let claims: Vec<&String> = observed
@@ -330,6 +330,7 @@ fn remember(fleet: &ValidFleet, record: &mut FleetRecord, health: &HealthOf) {
                 streams: BTreeSet::new(),
                 spec: region.asked.clone(),
                 removed: false,
+                disposable: false,
             });
         entry.spec = region.asked.clone();
         if let Some(seen) = health.get(&region.name) {

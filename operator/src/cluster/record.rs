@@ -39,6 +39,9 @@ pub(super) struct RegionRecord {
     /// It left, and its log is held by the other regions.
     #[serde(default)]
     pub removed: bool,
+    /// It left while the policy was `Delete`, so that its disks may go. What left under `Retain` keeps them, whatever is said later.
+    #[serde(default)]
+    pub disposable: bool,
 }
 
 impl FleetRecord {

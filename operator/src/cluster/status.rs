@@ -7,8 +7,8 @@ use super::error::ClusterError;
 use super::health::Durable;
 use super::rollout::Wait;
 use crate::crd::{
-    ConditionType, Images, RegionState, RegionStatus, RelayClusterStatus, RolloutPhase,
-    RolloutStatus, StatusSummary, WaitingFor,
+    ConditionType, Images, RegionState, RegionStatus, RelayCluster, RelayClusterStatus,
+    RolloutPhase, RolloutStatus, StatusSummary, WaitingFor,
 };
 
 /// What a region amounts to.
@@ -35,6 +35,26 @@ pub(super) struct Facts<'a> {
     pub(super) newer: Option<String>,
     pub(super) fleet_id: Option<String>,
     pub(super) key_epoch: Option<i64>,
+}
+
+impl<'a> Facts<'a> {
+    /// Of a fleet of which nothing was looked at.
+    pub(super) fn unseen(cluster: &'a RelayCluster, now: Timestamp) -> Self {
+        Self {
+            generation: cluster.metadata.generation,
+            before: cluster.status.as_ref(),
+            now,
+            error: None,
+            paused: false,
+            regions: Vec::new(),
+            waits: Vec::new(),
+            rollout: None,
+            images: None,
+            newer: None,
+            fleet_id: None,
+            key_epoch: None,
+        }
+    }
 }
 
 type Verdict = (&'static str, &'static str, String);

@@ -332,8 +332,8 @@ async fn a_denied_right_is_named_and_its_return_noticed() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn a_damaged_secret_is_named_until_it_is_mended() {
-    let Some(cluster) = cluster("damaged Secrets") else {
+async fn a_damaged_object_is_named_until_it_is_mended() {
+    let Some(cluster) = cluster("damaged objects") else {
         return;
     };
     let fleet = Fleet::start(cluster, "damaged", &FleetSpec::new(&["a"], 1)).await;
@@ -359,5 +359,16 @@ async fn a_damaged_secret_is_named_until_it_is_mended() {
         patch(&json!({"data": saved["data"]}));
         fleet.wait_calm(limits::HEALED).await;
     }
+    let mut record = fleet
+        .try_get(&["configmap", "fleet-record"])
+        .expect("the record");
+    for field in ["uid", "resourceVersion", "creationTimestamp"] {
+        record["metadata"][field] = Value::Null;
+    }
+    fleet.kubectl(&["delete", "configmap", "fleet-record"]);
+    let (place, _) = fleet.wait_waiting("DamagedObject").await;
+    assert_eq!(place, "configmap/fleet-record");
+    fleet.apply_object(&record).expect("the record put back");
+    fleet.wait_calm(limits::HEALED).await;
     assert_eq!(pods, fleet.pods(), "no pod was touched");
 }

@@ -1,6 +1,6 @@
 //! What a changed RelayCluster costs, field by field. Pure: two specs in, consequences out.
 //!
-//! The table here says per field what the operator's restart hashes say per pod; `cost` is the one place that knows it.
+//! The table here says in words, per field, what the operator's restart hashes say per pod; a test holds the two together.
 
 use nightjar_operator::crd::{Images, RelayClusterSpec, parse_duration, parse_quantity};
 use nightjar_operator::plan::Role;
@@ -22,13 +22,19 @@ pub(super) struct Found {
     pub(super) restarts: &'static [Role],
 }
 
+impl Found {
+    /// Whether pods of a role in a region restart for it.
+    pub(super) fn restarts(&self, region: &str, role: Role) -> bool {
+        let concerned = self.region.as_deref().is_none_or(|name| name == region);
+        concerned && self.restarts.contains(&role)
+    }
+}
+
 const NONE: &[Role] = &[];
 const RELAYS: &[Role] = &[Role::Relay];
 const NATS: &[Role] = &[Role::Nats];
 const HUBS: &[Role] = &[Role::Hub];
 const SERVERS: &[Role] = &[Role::Hub, Role::Nats];
-/// Resources of a region's relays count for its hubs too.
-const RELAYS_AND_HUBS: &[Role] = &[Role::Hub, Role::Relay];
 const ALL: &[Role] = &[Role::Hub, Role::Nats, Role::Relay];
 
 /// Everything in which `new` differs. `running` are the images that the fleet runs when its spec names none.
@@ -287,9 +293,7 @@ fn cost(path: &str, from: Option<&str>, to: Option<&str>) -> (String, bool, &'st
             RELAYS,
             "relays restart; a shorter one removes older messages everywhere",
         ),
-        _ if begins("regions.relays.resources") => {
-            restart(RELAYS_AND_HUBS, "the region's relays and hubs restart")
-        }
+        _ if begins("regions.relays.resources") => restart(RELAYS, "the region's relays restart"),
         _ if begins("regions.nats.resources") => restart(NATS, "the region's NATS servers restart"),
         _ if begins("regions.placement") => restart(ALL, "all pods of the region restart"),
         _ if begins("tracing") => restart(RELAYS, "relays restart"),
@@ -336,7 +340,7 @@ mod tests {
                 "name: a, relays: {resources: {cpu: 1}}, nats: {storage: 40Gi}",
             ),
             "spec.regions[a].relays.resources.cpu",
-            RELAYS_AND_HUBS,
+            RELAYS,
         ),
         (
             (
@@ -414,6 +418,45 @@ mod tests {
                 (1, *restarts, false),
                 "{field}"
             );
+        }
+    }
+
+    #[test]
+    fn the_words_say_what_the_operator_does() {
+        let grown = ("spec:\n", "spec:\n  log: {maxBytesPerRegion: 8Gi}\n");
+        let drain = ("spec:\n", "spec:\n  relay: {limits: {drainSeconds: 40}}\n");
+        let more = [grown, drain];
+        for edit in CASES.iter().map(|(edit, ..)| *edit).chain(more) {
+            let text = BASE.replace(edit.0, &edit.1.replace("cpu: 1", "cpu: '1'"));
+            let (old, new) = (load(BASE).unwrap(), load(&text).unwrap());
+            let found = compare(&old.spec, &new.spec, None);
+            let images = Images {
+                relay: "relay:1".to_owned(),
+                nats: "nats:1".to_owned(),
+            };
+            let moved = nightjar_operator::cluster::restarts(&old, &new, &images).unwrap();
+            for region in new
+                .spec
+                .regions
+                .iter()
+                .filter(|region| has(&old.spec, &region.name))
+            {
+                for role in [Role::Hub, Role::Nats, Role::Relay] {
+                    // Hubs come and go with the second region.
+                    let there =
+                        |spec: &RelayClusterSpec| role != Role::Hub || spec.regions.len() > 1;
+                    let said = found.iter().any(|found| found.restarts(&region.name, role));
+                    let does = moved
+                        .iter()
+                        .any(|(name, of)| name.as_str() == region.name && *of == role);
+                    assert_eq!(
+                        said && there(&old.spec) && there(&new.spec),
+                        does,
+                        "{edit:?}: {role} of {}",
+                        region.name
+                    );
+                }
+            }
         }
     }
 

@@ -3,13 +3,15 @@
 mod compare;
 mod order;
 
+use std::collections::BTreeSet;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
 use kube::ResourceExt;
 use kube::api::{Patch, PatchParams};
-use nightjar_operator::crd::{DeletionPolicy, RelayCluster, load};
+use nightjar_operator::cluster::Group;
+use nightjar_operator::crd::{DeletionPolicy, Images, RelayCluster, load};
 use nightjar_operator::validate::{FieldError, validate};
 use serde::Serialize;
 
@@ -184,7 +186,19 @@ fn planned(live: Option<&RelayCluster>, wanted: &RelayCluster, namespace: &str) 
         .as_ref()
         .and_then(|status| status.images.as_ref());
     let found = compare(&live.spec, &wanted.spec, running);
-    plan.steps = steps(&plan.fleet, &live.spec, &wanted.spec, &found);
+    let moved = restarts(live, wanted, running);
+    plan.steps = steps(
+        &plan.fleet,
+        &live.spec,
+        &wanted.spec,
+        |region, role| match &moved {
+            Some(moved) => moved
+                .iter()
+                .any(|(name, of)| name.as_str() == region && *of == role),
+            // Of a fleet that will not do there is only what its fields say.
+            None => found.iter().any(|found| found.restarts(region, role)),
+        },
+    );
     plan.pods_restarted = plan.steps.iter().map(|step| step.pods.len()).sum();
     plan.at_least = at_least(&plan.steps, &wanted.spec);
     let refused = found.iter().filter(|found| found.refused);
@@ -204,6 +218,19 @@ fn planned(live: Option<&RelayCluster>, wanted: &RelayCluster, namespace: &str) 
     plan.notes = notes(live, wanted);
     plan.settle();
     plan
+}
+
+/// What the operator itself would restart; `None` if one of the two is no valid fleet.
+fn restarts(
+    live: &RelayCluster,
+    wanted: &RelayCluster,
+    running: Option<&Images>,
+) -> Option<BTreeSet<Group>> {
+    let unknown = || Images {
+        relay: "what runs".to_owned(),
+        nats: "what runs".to_owned(),
+    };
+    nightjar_operator::cluster::restarts(live, wanted, &running.cloned().unwrap_or_else(unknown))
 }
 
 fn leaving<'a>(live: &'a RelayCluster, wanted: &'a RelayCluster) -> impl Iterator<Item = &'a str> {

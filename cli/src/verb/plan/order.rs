@@ -6,7 +6,6 @@ use nightjar_operator::crd::{RegionSpec, RelayClusterSpec, parse_duration};
 use nightjar_operator::plan::{HUBS_PER_REGION, Role};
 use serde::Serialize;
 
-use super::compare::Found;
 use crate::kubernetes::pod_name;
 use crate::when;
 
@@ -75,26 +74,20 @@ pub(super) fn pods_of(fleet: &str, spec: &RelayClusterSpec) -> Vec<String> {
         .collect()
 }
 
-/// The restarts that follow from what was found.
+/// The restarts of the pods of which `restarts` says, by region and role, that the change reaches them.
 pub(super) fn steps(
     fleet: &str,
     old: &RelayClusterSpec,
     new: &RelayClusterSpec,
-    found: &[Found],
+    restarts: impl Fn(&str, Role) -> bool,
 ) -> Vec<Step> {
     let mut steps = Vec::new();
     // Only what runs already restarts; a new region starts with the change.
     let stays = |region: &&RegionSpec| old.regions.iter().any(|before| before.name == region.name);
     for region in new.regions.iter().filter(stays) {
-        let concerned = found.iter().filter(|found| {
-            found
-                .region
-                .as_deref()
-                .is_none_or(|name| name == region.name)
-        });
-        let roles: Vec<Role> = concerned
-            .flat_map(|found| found.restarts)
-            .copied()
+        let roles: Vec<Role> = ROLES
+            .into_iter()
+            .filter(|role| restarts(&region.name, *role))
             .collect();
         let before = old.regions.iter().find(|before| before.name == region.name);
         let mut names = pods(fleet, new, region, &roles);
