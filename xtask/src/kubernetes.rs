@@ -3,14 +3,17 @@
 
 use std::ffi::OsString;
 use std::path::Path;
+use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result};
 
 use crate::cluster;
-use crate::run::{on_path, say};
+use crate::run::{on_path, run, say};
 
 /// The targets of `tests/tests/` that need a cluster, in the order in which they run: the first installs the operator.
 pub(crate) const TARGETS: [&str; 2] = ["kubernetes", "fleet_cli"];
+/// Fleets of one region may run beside each other; tests that need the cluster alone wait for their turn.
+pub(crate) const THREADS: &str = "--test-threads=3";
 /// Tags of the images that the tests ask for: relays and NATS servers differ by nothing but the name, operators by their version.
 const TAGS: [&str; 2] = ["dev", "dev-2"];
 
@@ -80,8 +83,32 @@ impl Ready {
     }
 }
 
+impl Ready {
+    /// Fleets that tests left: the one that they share, and those of tests that were killed.
+    fn remove_fleets(&self) -> Result<()> {
+        let variable = |name: &str| {
+            let found = self.environment.iter().find(|(known, _)| known == name);
+            found.map(|(_, value)| value)
+        };
+        let Some(kubeconfig) = variable("NIGHTJAR_TEST_KUBECONFIG") else {
+            return Ok(());
+        };
+        let kubectl = variable("NIGHTJAR_KUBECTL").cloned();
+        run(Command::new(kubectl.unwrap_or_else(|| "kubectl".into()))
+            .args(["delete", "namespaces", "--wait=false", "--selector"])
+            .arg("nightjar.dev/test=fleet")
+            .env("KUBECONFIG", kubeconfig)
+            .stdin(Stdio::null()))
+    }
+}
+
 impl Drop for Ready {
     fn drop(&mut self) {
+        if !self.started
+            && let Err(error) = self.remove_fleets()
+        {
+            say(&format!("fleets of the tests are left over: {error:#}"));
+        }
         if self.started
             && let Err(error) = cluster::down()
         {

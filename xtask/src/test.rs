@@ -4,6 +4,7 @@ use std::ffi::OsString;
 use std::fs;
 use std::path::Path;
 use std::process::{Command, ExitCode};
+use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
 
@@ -143,17 +144,23 @@ fn on_kubernetes(
     if chosen.is_empty() {
         return Ok(true);
     }
+    let began = Instant::now();
     let cluster = kubernetes::Ready::prepare();
     let mut all_ran = true;
     for (target, filter) in chosen {
         say(&format!("cargo test {}", target.join(" ")));
         let mut command = cargo_test(&target, filter);
         command
-            .arg("--test-threads=1")
+            .arg(kubernetes::THREADS)
             .envs(environment.iter().cloned())
             .envs(cluster.environment.iter().cloned());
         all_ran &= run_tests(&mut command, totals)?;
     }
+    drop(cluster);
+    say(&format!(
+        "the part on Kubernetes took {} s",
+        began.elapsed().as_secs()
+    ));
     Ok(all_ran)
 }
 

@@ -211,7 +211,9 @@ fn server_head(conf: &mut Conf, plan: &Planner<'_>, id: &ProcessId) {
     conf.bare("ping_max", 2);
     conf.string("write_deadline", "5s");
     conf.comment("Lame duck (SIGUSR2): leaders move away, then clients are asked to leave. 30 s is the least that the server accepts.");
-    conf.string("lame_duck_grace_period", "5s");
+    // A hub leads nothing; its links turn to the other one at once.
+    let grace = if id.role == Role::Hub { "1s" } else { "5s" };
+    conf.string("lame_duck_grace_period", grace);
     conf.string("lame_duck_duration", "30s");
 }
 

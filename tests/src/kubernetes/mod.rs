@@ -10,6 +10,8 @@ pub mod limits;
 pub mod load;
 pub mod operator;
 pub mod shared;
+
+pub mod turn;
 pub mod watch;
 
 pub use cluster::Cluster;

@@ -1,9 +1,9 @@
-//! One fleet of three regions for the tests that leave it as they found it: it is 18 pods.
+//! One fleet of three regions for the tests that leave it as they found it: it is 18 pods. It ends with the cluster, or when
+//! `cargo xtask test` removes what tests left on another one.
 
-use std::sync::Arc;
 use std::time::Instant;
 
-use tokio::sync::Mutex;
+use tokio::sync::{MappedMutexGuard, Mutex, MutexGuard};
 
 use super::cluster::Cluster;
 use super::fleet::{Fleet, FleetSpec};
@@ -34,16 +34,21 @@ impl ThreeRegions {
     }
 }
 
-static SHARED: Mutex<Option<Arc<ThreeRegions>>> = Mutex::const_new(None);
+static SHARED: Mutex<Option<ThreeRegions>> = Mutex::const_new(None);
 
-/// The shared fleet, with everything as first asked for; made when there is none.
-pub async fn three_regions(cluster: &'static Cluster) -> Arc<ThreeRegions> {
+/// The shared fleet, with everything as first asked for; made when there is none. It is this test's until the guard is dropped.
+pub async fn three_regions(cluster: &'static Cluster) -> MappedMutexGuard<'static, ThreeRegions> {
     let mut shared = SHARED.lock().await;
     if let Some(three) = shared.as_ref() {
         three.fleet.apply(&three.spec);
-        three.fleet.wait_calm(limits::HEALED).await;
-        return Arc::clone(three);
+        three.fleet.wait_calm(limits::ROLLOUT).await;
+    } else {
+        *shared = Some(start(cluster).await);
     }
+    MutexGuard::map(shared, |three| three.as_mut().expect("it was just made"))
+}
+
+async fn start(cluster: &'static Cluster) -> ThreeRegions {
     let spec = FleetSpec::new(&REGIONS, 3);
     let fleet = Fleet::namespace(cluster, "shared");
     let started = Instant::now();
@@ -53,12 +58,5 @@ pub async fn three_regions(cluster: &'static Cluster) -> Arc<ThreeRegions> {
         "Kubernetes: three regions Ready {:.1} s after apply",
         started.elapsed().as_secs_f64()
     ));
-    let three = Arc::new(ThreeRegions { fleet, spec });
-    *shared = Some(Arc::clone(&three));
-    three
-}
-
-/// Ends the shared fleet, if there is one: by tests that break it, or need its room.
-pub async fn release() {
-    drop(SHARED.lock().await.take());
+    ThreeRegions { fleet, spec }
 }

@@ -5,21 +5,22 @@ use std::time::{Duration, Instant};
 use nightjar_tests::kubernetes::cluster::{machine, until};
 use nightjar_tests::kubernetes::faulty_api::{FaultyApi, Wrong};
 use nightjar_tests::kubernetes::fleet::{Fleet, FleetSpec};
-use nightjar_tests::kubernetes::limits;
+use nightjar_tests::kubernetes::{limits, turn};
 use nightjar_tests::report::measured;
 use serde_json::json;
 
 /// How long each fault lasts: enough for pauses to grow.
-const FAULT: Duration = Duration::from_secs(10);
+const FAULT: Duration = Duration::from_secs(6);
 /// Requests that may fail in that time. Eight watches of two operators begin again, and passes of a fleet come with growing pauses;
 /// a hot loop would come to thousands.
-const FEW: usize = 240;
+const FEW: usize = 120;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn an_api_server_that_refuses_or_cuts_watches_is_told_and_not_pressed() {
     let Some(cluster) = machine("faulty API server") else {
         return;
     };
+    let _turn = turn::alone().await;
     let mut spec = FleetSpec::new(&["a"], 1);
     let fleet = Fleet::start(cluster, "faulty", &spec).await;
     let before = fleet.pods();

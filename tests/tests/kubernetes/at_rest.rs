@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use nightjar_tests::kubernetes::cluster::{list, machine, until};
 use nightjar_tests::kubernetes::fleet::{Fleet, FleetSpec, condition};
-use nightjar_tests::kubernetes::{limits, operator, shared};
+use nightjar_tests::kubernetes::{limits, operator, shared, turn};
 use nightjar_tests::report::measured;
 use serde_json::{Value, json};
 
@@ -15,6 +15,7 @@ async fn the_operator_writes_nothing_beside_its_lease_and_stays_small() {
     let Some(cluster) = machine("at rest") else {
         return;
     };
+    let _turn = turn::alone().await;
     let three = shared::three_regions(cluster).await;
     let beside = Fleet::namespace(cluster, "paused");
     let spec = FleetSpec::new(&["a"], 3).spec(cluster);

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use nightjar_tests::event::Signed;
 use nightjar_tests::kubernetes::cluster::{cluster, list, text, until};
 use nightjar_tests::kubernetes::fleet::{Fleet, FleetSpec};
-use nightjar_tests::kubernetes::{limits, operator};
+use nightjar_tests::kubernetes::{limits, operator, turn};
 use nightjar_tests::load::{Run, publish_steadily};
 
 const KEYS: &str = "fleet-keys";
@@ -34,6 +34,7 @@ async fn a_deleted_fleet_applied_again_serves_its_old_messages() {
     let Some(cluster) = cluster("deletionPolicy Retain") else {
         return;
     };
+    let _turn = turn::beside().await;
     let spec = FleetSpec::new(&["a"], 1);
     let fleet = Fleet::start(cluster, "retain", &spec).await;
     let url = fleet.url(&spec, "a");
@@ -73,6 +74,7 @@ async fn a_lost_key_is_waited_for_and_never_replaced() {
     let Some(cluster) = cluster("lost keys") else {
         return;
     };
+    let _turn = turn::beside().await;
     let spec = FleetSpec::new(&["a"], 1);
     let fleet = Fleet::start(cluster, "keys", &spec).await;
     let url = fleet.url(&spec, "a");
@@ -136,6 +138,7 @@ async fn with_the_policy_delete_everything_goes() {
     let Some(cluster) = cluster("deletionPolicy Delete") else {
         return;
     };
+    let _turn = turn::beside().await;
     let mut spec = FleetSpec::new(&["a"], 1);
     spec.deletion_policy = "Delete";
     let fleet = Fleet::start(cluster, "delete", &spec).await;
@@ -155,6 +158,7 @@ async fn an_operator_that_is_uninstalled_takes_nothing_with_it() {
     let Some(cluster) = cluster("helm uninstall") else {
         return;
     };
+    let _turn = turn::alone().await;
     let spec = FleetSpec::new(&["a"], 1);
     let fleet = Fleet::start(cluster, "uninstall", &spec).await;
     let run = Run::new("uninstall");

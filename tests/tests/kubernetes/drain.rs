@@ -2,9 +2,9 @@
 
 use nightjar_tests::kubernetes::cluster::{Cluster, cluster, list, text, until};
 use nightjar_tests::kubernetes::fleet::{Fleet, FleetSpec};
-use nightjar_tests::kubernetes::limits;
 use nightjar_tests::kubernetes::load::Load;
 use nightjar_tests::kubernetes::watch::PodWatch;
+use nightjar_tests::kubernetes::{limits, turn};
 use nightjar_tests::report::skipped;
 use serde_json::{Value, json};
 
@@ -63,6 +63,7 @@ async fn the_leaders_node_is_drained_and_a_second_drain_is_held_back() {
     let Some(cluster) = cluster("drained nodes") else {
         return;
     };
+    let _turn = turn::beside().await;
     let zones: Vec<_> = cluster
         .nodes
         .iter()

@@ -4,9 +4,9 @@ use std::time::Instant;
 
 use nightjar_tests::kubernetes::cluster::{Cluster, cluster, patient_machine, text, until};
 use nightjar_tests::kubernetes::fleet::{Fleet, FleetSpec};
-use nightjar_tests::kubernetes::limits;
 use nightjar_tests::kubernetes::load::Load;
 use nightjar_tests::kubernetes::watch::PodWatch;
+use nightjar_tests::kubernetes::{limits, turn};
 use nightjar_tests::report::measured;
 use serde_json::{Value, json};
 
@@ -80,6 +80,7 @@ async fn an_edited_object_is_put_back_and_an_event_says_so() {
     let Some(cluster) = cluster("edited objects") else {
         return;
     };
+    let _turn = turn::beside().await;
     let fleet = three_servers(cluster, "edit").await;
     for (kind, name, patch) in edits() {
         let before = at_patch(
@@ -117,6 +118,7 @@ async fn a_removed_object_is_made_again_and_an_event_says_so() {
     let Some(cluster) = cluster("removed objects") else {
         return;
     };
+    let _turn = turn::beside().await;
     let fleet = three_servers(cluster, "remove").await;
     for (kind, name) in [
         ("service", "fleet-a"),
@@ -152,6 +154,7 @@ async fn certificates_and_users_that_are_removed_come_back() {
     let Some(cluster) = cluster("removed Secrets") else {
         return;
     };
+    let _turn = turn::beside().await;
     let fleet = three_servers(cluster, "secrets").await;
     for secret in ["fleet-a-nats-tls", "fleet-a-relay-user"] {
         remove_secret(&fleet, secret).await;
@@ -179,6 +182,7 @@ async fn a_fleet_heals_whose_operator_lost_its_users_or_its_authority() {
     let Some(cluster) = patient_machine("lost users and authorities") else {
         return;
     };
+    let _turn = turn::beside().await;
     let spec = FleetSpec::new(&["a"], 3);
     let fleet = Fleet::start(cluster, "lockout", &spec).await;
     let load = Load::start("lost users and authorities", &fleet.urls(&spec)).await;

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use nightjar_tests::kubernetes::cluster::{Fault, cluster, machine, until};
 use nightjar_tests::kubernetes::fleet::{Fleet, FleetSpec, Pod};
 use nightjar_tests::kubernetes::load::Load;
-use nightjar_tests::kubernetes::{limits, shared};
+use nightjar_tests::kubernetes::{limits, shared, turn};
 use nightjar_tests::report::measured;
 
 /// How long a fault lasts: longer than it takes Kubernetes to notice a lost node.
@@ -16,6 +16,7 @@ async fn a_pod_that_is_killed_and_a_disk_that_is_lost_cost_no_message() {
     let Some(cluster) = cluster("lost pods and disks") else {
         return;
     };
+    let _turn = turn::beside().await;
     let spec = FleetSpec::new(&["a"], 3);
     let fleet = Fleet::start(cluster, "lost", &spec).await;
     let load = Load::start("lost pods and disks", &fleet.urls(&spec)).await;
@@ -61,6 +62,7 @@ async fn a_region_that_is_cut_off_serves_on_and_catches_up_with_a_change() {
     let Some(cluster) = machine("cut region") else {
         return;
     };
+    let _turn = turn::alone().await;
     let three = shared::three_regions(cluster).await;
     let load = Load::start("region cut off", &three.urls()).await;
     let cut = Fault::cut(cluster, "b");
@@ -104,6 +106,7 @@ async fn a_node_that_is_lost_and_returns_costs_no_message() {
     let Some(cluster) = machine("isolated node") else {
         return;
     };
+    let _turn = turn::alone().await;
     let three = shared::three_regions(cluster).await;
     let node = three
         .fleet
@@ -155,7 +158,7 @@ async fn nothing_is_removed_while_a_region_cannot_be_seen() {
     let Some(cluster) = machine("deletion with a lost node") else {
         return;
     };
-    shared::release().await;
+    let _turn = turn::alone().await;
     let mut spec = FleetSpec::new(&["a", "b"], 1);
     spec.deletion_policy = "Delete";
     let fleet = Fleet::start(cluster, "blocked", &spec).await;

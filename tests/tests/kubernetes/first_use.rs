@@ -6,7 +6,7 @@ use nightjar_tests::cli::Home;
 use nightjar_tests::interop::{ForeignClient, Library};
 use nightjar_tests::kubernetes::cluster::{cluster, list, text, until};
 use nightjar_tests::kubernetes::fleet::{Fleet, FleetSpec, condition};
-use nightjar_tests::kubernetes::{limits, shared};
+use nightjar_tests::kubernetes::{limits, shared, turn};
 use nightjar_tests::programs::fresh_dir;
 use nightjar_tests::report::measured;
 
@@ -24,6 +24,7 @@ async fn a_new_fleet_says_at_once_how_it_is_and_soon_serves() {
     let Some(cluster) = cluster("first status") else {
         return;
     };
+    let _turn = turn::beside().await;
     let spec = FleetSpec::new(&["a"], 1);
     let fleet = Fleet::namespace(cluster, "status");
     let started = Instant::now();
@@ -87,6 +88,7 @@ async fn kubectl_explains_every_field() {
     let Some(cluster) = cluster("kubectl explain") else {
         return;
     };
+    let _turn = turn::beside().await;
     for path in [
         "relaycluster.spec",
         "relaycluster.spec.regions.nats",
@@ -118,6 +120,7 @@ async fn a_message_sent_in_one_region_is_read_in_the_others() {
     let Some(cluster) = cluster("messages across regions") else {
         return;
     };
+    let _turn = turn::beside().await;
     let three = shared::three_regions(cluster).await;
     let dir = fresh_dir("kubernetes");
     let (alice_home, bob_home, carol_home) = (

@@ -5,7 +5,7 @@ use std::time::Instant;
 use nightjar_tests::kubernetes::cluster::{Cluster, cluster, list, text, until};
 use nightjar_tests::kubernetes::fleet::{Fleet, FleetSpec, Pod, RegionSpec};
 use nightjar_tests::kubernetes::load::Load;
-use nightjar_tests::kubernetes::{limits, shared};
+use nightjar_tests::kubernetes::{limits, turn};
 use nightjar_tests::report::measured;
 use serde_json::{Value, json};
 
@@ -14,6 +14,7 @@ async fn relays_come_and_go_and_a_live_subscriber_misses_nothing() {
     let Some(cluster) = cluster("more and fewer relays") else {
         return;
     };
+    let _turn = turn::beside().await;
     let mut spec = FleetSpec::new(&["a"], 1);
     let fleet = Fleet::start(cluster, "relays", &spec).await;
     let load = Load::start("relays 1, 2, 1", &fleet.urls(&spec)).await;
@@ -47,7 +48,7 @@ async fn a_region_that_is_added_receives_everything_the_others_keep() {
     let Some(cluster) = cluster("region added") else {
         return;
     };
-    shared::release().await;
+    let _turn = turn::beside().await;
     let mut spec = FleetSpec::new(&["a"], 1);
     let fleet = Fleet::start(cluster, "added", &spec).await;
     let old = Load::start("before the second region", &fleet.urls(&spec)).await;
@@ -72,7 +73,7 @@ async fn a_region_leaves_only_when_told_and_when_its_log_is_held_elsewhere() {
     let Some(cluster) = cluster("region removed") else {
         return;
     };
-    shared::release().await;
+    let _turn = turn::beside().await;
     let mut spec = FleetSpec::new(&["a", "b"], 1);
     let fleet = Fleet::start(cluster, "leaving", &spec).await;
     let mixed = Load::start("region removed", &fleet.urls(&spec)).await;
@@ -157,6 +158,7 @@ async fn disks_grow_and_one_that_cannot_is_told() {
     let Some(cluster) = cluster("growing disks") else {
         return;
     };
+    let _turn = turn::beside().await;
     let class = format!("nj-test-fixed-{}", std::process::id());
     let mut spec = FleetSpec::new(&["a"], 1);
     let of_class = |size: &str, soak: &str, spec: &mut FleetSpec| {

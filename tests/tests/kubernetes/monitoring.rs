@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use nightjar_tests::kubernetes::cluster::{Cluster, cluster, list, text, until};
 use nightjar_tests::kubernetes::fleet::{Fleet, FleetSpec};
 use nightjar_tests::kubernetes::load::Load;
-use nightjar_tests::kubernetes::{limits, operator, shared};
+use nightjar_tests::kubernetes::{limits, operator, shared, turn};
 use nightjar_tests::load::Run;
 use nightjar_tests::report::{measured, skipped};
 use serde::Deserialize;
@@ -231,6 +231,7 @@ async fn a_real_prometheus_shows_the_boards_and_alerts_of_real_faults() {
         skipped(test, "no `prometheus` on PATH (Debian: prometheus)");
         return;
     };
+    let _turn = turn::alone().await;
     let three = shared::three_regions(cluster).await;
     let fleet = &three.fleet;
     let rules = rules(cluster);

@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use nightjar_tests::kubernetes::cluster::{Cluster, cluster, machine, machine_dir, text, until};
 use nightjar_tests::kubernetes::fleet::{Fleet, FleetSpec};
-use nightjar_tests::kubernetes::{limits, operator};
+use nightjar_tests::kubernetes::{limits, operator, turn};
 use nightjar_tests::report::measured;
 use serde_json::{Value, json};
 
@@ -13,6 +13,7 @@ async fn another_build_of_the_operator_restarts_no_pod() {
     let Some(cluster) = cluster("operator upgrade") else {
         return;
     };
+    let _turn = turn::beside().await;
     let fleet = Fleet::start(cluster, "upgrade", &FleetSpec::new(&["a"], 3)).await;
     let before = fleet.pods();
     let old = operator::leader(cluster);
@@ -66,6 +67,7 @@ async fn a_leader_that_stood_still_writes_nothing_when_it_goes_on() {
     let Some(cluster) = machine("stalled leader") else {
         return;
     };
+    let _turn = turn::alone().await;
     let mut spec = FleetSpec::new(&["a"], 1);
     let fleet = Fleet::start(cluster, "stalled", &spec).await;
     let old = leading(cluster);
@@ -115,6 +117,7 @@ async fn a_leader_killed_in_a_rollout_is_followed_by_another_that_finishes() {
     let Some(cluster) = cluster("leader killed") else {
         return;
     };
+    let _turn = turn::alone().await;
     let spec = FleetSpec::new(&["a"], 3);
     let fleet = Fleet::start(cluster, "leader", &spec).await;
     let mut changed = spec.clone();

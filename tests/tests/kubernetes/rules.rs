@@ -2,7 +2,7 @@
 
 use nightjar_tests::kubernetes::cluster::cluster;
 use nightjar_tests::kubernetes::fleet::{Fleet, FleetSpec};
-use nightjar_tests::kubernetes::limits;
+use nightjar_tests::kubernetes::{limits, turn};
 use serde_json::{Value, json};
 
 /// A rule: what breaks it, what keeps it, and what the message must name.
@@ -171,6 +171,7 @@ async fn every_rule_is_kept_by_the_api_server_and_names_its_field() {
     let Some(cluster) = cluster("rules of the API server") else {
         return;
     };
+    let _turn = turn::beside().await;
     let fleet = Fleet::namespace(cluster, "rules");
     check(&fleet, &of_one_state());
     for (name, region, accepted) in [
@@ -206,6 +207,7 @@ async fn a_storage_class_that_is_missing_is_named_until_it_is_there() {
     let Some(cluster) = cluster("missing StorageClass") else {
         return;
     };
+    let _turn = turn::beside().await;
     let class = format!("nj-test-{}", std::process::id());
     let mut spec = FleetSpec::new(&["a"], 1);
     let mut asked = spec.spec(cluster)["regions"].clone();
@@ -247,6 +249,7 @@ async fn an_exhausted_quota_is_told_and_ends_when_it_is_raised() {
     let Some(cluster) = cluster("exhausted quota") else {
         return;
     };
+    let _turn = turn::beside().await;
     let fleet = Fleet::namespace(cluster, "quota");
     let quota = |pods: u32| {
         json!({"apiVersion": "v1", "kind": "ResourceQuota", "metadata": {"name": "small", "namespace": fleet.namespace},
@@ -279,6 +282,7 @@ async fn a_denied_right_is_named_and_its_return_noticed() {
     let Some(cluster) = cluster("denied RBAC") else {
         return;
     };
+    let _turn = turn::alone().await;
     let fleet = Fleet::start(cluster, "rbac", &FleetSpec::new(&["a"], 1)).await;
     let role = "nightjar-system:nightjar-operator";
     let mut saved = cluster.get(&["clusterrole", role]);
@@ -336,6 +340,7 @@ async fn a_damaged_object_is_named_until_it_is_mended() {
     let Some(cluster) = cluster("damaged objects") else {
         return;
     };
+    let _turn = turn::beside().await;
     let fleet = Fleet::start(cluster, "damaged", &FleetSpec::new(&["a"], 1)).await;
     let pods = fleet.pods();
     let rubbish = "not what belongs here";
