@@ -358,19 +358,28 @@ impl Asked {
     }
 
     fn read(&self, held: &Held) -> Result<Signer, ClusterError> {
-        let get = |key: &str| {
-            held.text.get(key).ok_or_else(|| ClusterError::Damaged {
-                object: format!("secret/{}", self.secret),
-                reason: format!(
-                    "it has no key {key}; delete the Secret to have a new authority made"
-                ),
-            })
+        let damaged = |what: String| ClusterError::Damaged {
+            object: format!("secret/{}", self.secret),
+            reason: format!("{what}; delete the Secret to have a new authority made"),
         };
+        let get = |key: &str| {
+            let text = held.text.get(key);
+            text.ok_or_else(|| damaged(format!("it has no key {key}")))
+        };
+        // What is wrong with a private key is not told further than that.
+        let authority = Authority::from_key(&self.name, get(AUTHORITY_KEY)?)
+            .map_err(|_| damaged(format!("its {AUTHORITY_KEY} is no private key")))?;
+        let certificate = get(AUTHORITY_CERTIFICATE)?;
+        if certificates_in(certificate).next().is_none() {
+            return Err(damaged(format!(
+                "its {AUTHORITY_CERTIFICATE} is no certificate"
+            )));
+        }
         let former = held.text.get(FORMER_CERTIFICATES);
         Ok(Signer {
             secret: self.secret.clone(),
-            authority: Authority::from_key(&self.name, get(AUTHORITY_KEY)?)?,
-            certificate: get(AUTHORITY_CERTIFICATE)?.to_string(),
+            authority,
+            certificate: certificate.to_string(),
             former: former.map_or_else(String::new, |former| former.to_string()),
             replaced_at: held.notes.get(REPLACED_AT).and_then(|at| at.parse().ok()),
         })
