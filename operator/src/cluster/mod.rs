@@ -12,6 +12,7 @@ mod disks;
 mod error;
 mod events;
 mod health;
+mod images;
 mod lease;
 mod leaving;
 mod locked_out;
@@ -29,6 +30,7 @@ mod run;
 mod secrets;
 mod sightings;
 mod status;
+mod stream_waits;
 
 pub use addresses::ClusterAddresses;
 pub use lease::LeaseTerms;

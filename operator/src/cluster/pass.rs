@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Pod, Secret};
@@ -26,14 +26,11 @@ use super::region_watch::{Loaded, Orders, RegionHealth};
 use super::rollout::{self, Decision, PodView, RegionView, Situation, Wait};
 use super::secrets::SecretStore;
 use super::sightings::Sightings;
-use super::{deletion, disks, health, leaving, pods};
+use super::{deletion, disks, health, images, leaving, pods, stream_waits};
 use crate::crd::{DeletionPolicy, Images, RelayCluster};
 use crate::plan::{FleetFacts, FleetPlan, Port, ProcessPlan, RegionFacts, RegionPlan, plan};
 use crate::streams::Login;
 use crate::validate::{ValidFleet, validate};
-
-/// A mirror that has heard nothing of its origin for longer is told.
-const MIRROR_STALE: Duration = Duration::from_secs(15);
 
 /// What a pass needs besides the fleet.
 #[derive(Clone)]
@@ -184,7 +181,8 @@ pub(super) async fn pass(
     sightings: &mut Sightings,
 ) -> Result<Pass, ClusterError> {
     let mut ground = ground(scope, health, sightings).await?;
-    let images = images(scope, &ground.fleet, &ground.observed);
+    let brought = &scope.tools.images;
+    let images = images::to_run(&ground.fleet, &scope.names, brought, &ground.observed);
     let mut desired = desired(scope, &ground, &images);
     let views = views(scope, &ground, &desired, health, sightings);
     let mut decision = decide(scope, &ground.fleet, &views);
@@ -193,7 +191,7 @@ pub(super) async fn pass(
     hold_back(&mut desired, &decision, &ground.observed);
     let written = applier(scope).apply(&desired, &ground.observed).await?;
     let mut waits = std::mem::take(&mut ground.waits);
-    let may_create = streams_allowed(&ground.plan, health, &ground.keys, &mut waits);
+    let may_create = stream_waits::allowed(&ground.plan, health, &ground.keys, &mut waits);
     if may_create && !ground.record.record.streams_made {
         ground.record.record.streams_made = true;
         ground.record.save(&scope.api(), &scope.names).await?;
@@ -201,18 +199,18 @@ pub(super) async fn pass(
     remove_left(scope, &ground).await?;
     waits.splice(0..0, decision.wait.clone().into_iter().chain(locked));
     waits.extend(pods::waits(&views, &ground.observed));
-    waits.extend(stream_waits(&ground.plan, health));
-    let logs = rollout::log_waits(&views);
-    waits.extend(
-        logs.filter(|log| !same_place(&decision.wait, log))
-            .collect::<Vec<_>>(),
-    );
+    waits.extend(stream_waits::waits(
+        &ground.plan,
+        health,
+        &views,
+        decision.wait.as_ref(),
+    ));
     let orders = orders(&ground, may_create, &views);
     let look_due = health
         .iter()
         .any(|(name, seen)| health::is_before(seen, sightings.servers_since(name)));
     Ok(Pass {
-        newer: newer(scope, &ground.fleet, &images),
+        newer: images::newer(&ground.fleet, brought, &images),
         plan: ground.plan,
         images,
         written,
@@ -352,46 +350,6 @@ fn facts(record: &FleetRecord, users: &BTreeMap<RegionName, RegionUsers>) -> Fle
             .collect(),
         former: record.former(),
     }
-}
-
-/// What was asked for, else what runs, else what the operator brings: an upgrade of the operator restarts nothing.
-fn images(scope: &Scope<'_>, fleet: &ValidFleet, observed: &Observed) -> Images {
-    // The last region is the last to get a change: after a change that was taken back it still has what ran before.
-    let running = |role| {
-        fleet
-            .regions
-            .iter()
-            .rev()
-            .find_map(|region| observed.image(&scope.names.set(&region.name, role)))
-    };
-    let choose = |asked: &Option<String>, role, brought: &String| {
-        asked
-            .clone()
-            .or_else(|| running(role))
-            .unwrap_or_else(|| brought.clone())
-    };
-    let brought = &scope.tools.images;
-    Images {
-        relay: choose(
-            &fleet.images.relay,
-            crate::plan::Role::Relay,
-            &brought.relay,
-        ),
-        nats: choose(&fleet.images.nats, crate::plan::Role::Nats, &brought.nats),
-    }
-}
-
-/// What the operator brings that the fleet does not run, of images that the fleet does not name.
-fn newer(scope: &Scope<'_>, fleet: &ValidFleet, images: &Images) -> Option<String> {
-    let brought = &scope.tools.images;
-    let mut newer = Vec::new();
-    if fleet.images.relay.is_none() && images.relay != brought.relay {
-        newer.push(brought.relay.clone());
-    }
-    if fleet.images.nats.is_none() && images.nats != brought.nats {
-        newer.push(brought.nats.clone());
-    }
-    (!newer.is_empty()).then(|| newer.join(" and "))
 }
 
 fn desired(scope: &Scope<'_>, ground: &Ground, images: &Images) -> Vec<Desired> {
@@ -616,96 +574,6 @@ fn hold_back(desired: &mut [Desired], decision: &Decision, observed: &Observed) 
             }
         }
     }
-}
-
-fn streams_allowed(
-    plan: &FleetPlan,
-    health: &HealthOf,
-    keys: &Keys,
-    waits: &mut Vec<Wait>,
-) -> bool {
-    if matches!(keys, Keys::Missing) {
-        waits.push(Wait {
-            what: "KeysMissing",
-            where_: format!("secret/{}-keys", plan.name),
-            unblocked_by: "putting the Secret back from a backup (kubectl apply): messages exist that only its keys open, so none are made".to_owned(),
-        });
-        return false;
-    }
-    let of = |region: &RegionPlan| health.get(&region.name).map(Arc::as_ref);
-    match health::unlinked(plan, of) {
-        None => true,
-        Some(reason) => {
-            // Where every stream exists, a link that is down is told by the pods and mirrors it holds back.
-            let complete = plan.regions.iter().all(|region| {
-                let seen = health.get(&region.name);
-                seen.is_some_and(|seen| seen.streams.len() >= region.streams.len())
-            });
-            if complete {
-                return false;
-            }
-            waits.push(Wait {
-                what: "LinksDown",
-                where_: "fleet".to_owned(),
-                unblocked_by: reason,
-            });
-            false
-        }
-    }
-}
-
-/// Streams that are not as planned, the worst of each region.
-fn same_place(told: &Option<Wait>, wait: &Wait) -> bool {
-    told.as_ref()
-        .is_some_and(|told| (told.what, &told.where_) == (wait.what, &wait.where_))
-}
-
-fn stream_waits(plan: &FleetPlan, health: &HealthOf) -> Vec<Wait> {
-    let mut waits = Vec::new();
-    for region in &plan.regions {
-        let Some(seen) = health.get(&region.name) else {
-            continue;
-        };
-        let worst = seen
-            .problems
-            .iter()
-            .min_by_key(|(_, (_, temporary))| *temporary);
-        if let Some((stream, (problem, temporary))) = worst {
-            waits.push(Wait {
-                what: if *temporary {
-                    "StreamsStarting"
-                } else {
-                    "StreamProblem"
-                },
-                where_: format!("{}/{stream}", region.name),
-                unblocked_by: problem.clone(),
-            });
-        }
-        // A mirror hears of its origin every second; what a moved leader needs to begin is less than this.
-        let stale = seen.streams.values().find(|stream| {
-            stream.mirror_of.is_some()
-                && stream
-                    .silent_for
-                    .is_some_and(|silent| silent > MIRROR_STALE)
-        });
-        if let Some((stream, of)) =
-            stale.and_then(|stream| Some((stream, stream.mirror_of.as_ref()?)))
-        {
-            waits.push(Wait {
-                what: "MirrorStale",
-                where_: region.name.to_string(),
-                unblocked_by: format!("regions {} and {of} reaching each other again (for example {} hears nothing of its origin); both serve, and catch up by themselves", region.name, stream.name),
-            });
-        }
-        if let Some((server, problem)) = seen.reload_problems.iter().next() {
-            waits.push(Wait {
-                what: "ReloadFailed",
-                where_: server.clone(),
-                unblocked_by: format!("the server loading its configuration; it says: {problem}"),
-            });
-        }
-    }
-    waits
 }
 
 fn orders(ground: &Ground, may_create: bool, views: &[RegionView]) -> Vec<Orders> {

@@ -2,7 +2,7 @@
 
 use nightjar_tests::kubernetes::cluster::cluster;
 use nightjar_tests::kubernetes::fleet::{Fleet, FleetSpec};
-use nightjar_tests::kubernetes::{limits, turn};
+use nightjar_tests::kubernetes::{limits, operator, turn};
 use serde_json::{Value, json};
 
 /// A rule: what breaks it, what keeps it, and what the message must name.
@@ -285,16 +285,7 @@ async fn a_denied_right_is_named_and_its_return_noticed() {
     let _turn = turn::alone().await;
     let fleet = Fleet::start(cluster, "rbac", &FleetSpec::new(&["a"], 1)).await;
     let role = "nightjar-system:nightjar-operator";
-    let mut saved = cluster.get(&["clusterrole", role]);
-    let metadata = saved["metadata"].as_object_mut().expect("metadata");
-    for field in [
-        "uid",
-        "resourceVersion",
-        "creationTimestamp",
-        "managedFields",
-    ] {
-        metadata.remove(field);
-    }
+    let saved = cluster.get(&["clusterrole", role]);
     let mut less = saved.clone();
     for rule in less["rules"].as_array_mut().into_iter().flatten() {
         let of_budgets = rule["resources"]
@@ -308,9 +299,8 @@ async fn a_denied_right_is_named_and_its_return_noticed() {
         less["rules"], saved["rules"],
         "the role allows writes of budgets"
     );
-    let replace =
-        |role: &Value| cluster.try_kubectl_with(&["replace", "-f", "-"], &role.to_string());
-    replace(&less).expect("the role without the right");
+    let replaced = cluster.try_kubectl_with(&["replace", "-f", "-"], &less.to_string());
+    replaced.expect("the role without the right");
     fleet.kubectl(&[
         "patch",
         "relaycluster",
@@ -322,7 +312,9 @@ async fn a_denied_right_is_named_and_its_return_noticed() {
     fleet.kubectl(&["delete", "poddisruptionbudget", "--all"]);
     let told = std::panic::AssertUnwindSafe(fleet.wait_waiting("Forbidden"));
     let told = futures_util::FutureExt::catch_unwind(told).await;
-    replace(&saved).expect("the role as it was");
+    // Made anew by Helm, so that it is Helm's alone again.
+    cluster.kubectl(&["delete", "clusterrole", role]);
+    operator::install(cluster).expect("the role as it was");
     let (place, remedy) = told.unwrap_or_else(|_| panic!("the missing right was not told"));
     assert!(
         place.starts_with("poddisruptionbudget/"),
