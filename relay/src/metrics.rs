@@ -78,6 +78,8 @@ pub struct Metrics {
     pub verify_workers: Gauge,
     /// Seconds from a REQ's arrival to its EOSE.
     pub eose_seconds: Histogram,
+    /// Seconds from a COUNT's arrival to its answer.
+    pub count_seconds: Histogram,
     /// Events sent to subscribers from the index.
     pub stored_sent: Counter,
     /// Bytes of messages from clients.
@@ -225,6 +227,7 @@ impl Metrics {
             ),
             ok_seconds: answers(r),
             eose_seconds: seconds(r, "req_eose_seconds", "From a REQ's arrival to its EOSE"),
+            count_seconds: seconds(r, "count_seconds", "From a COUNT's arrival to its answer"),
             stored_sent: counter(r, "stored_events_sent", "Events sent from the index"),
             bytes_in: counter(r, "ws_in_bytes", "Bytes of messages from clients"),
             bytes_out: counter(r, "ws_out_bytes", "Bytes of messages to clients"),

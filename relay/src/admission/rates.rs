@@ -52,7 +52,7 @@ impl ConnectionRates {
         check(
             &self.reqs,
             LimitRule::reqs_connection,
-            "REQs of this connection",
+            "REQs and other reads of this connection",
         )
     }
 

@@ -182,6 +182,15 @@ pub struct Batch {
     pub done: bool,
 }
 
+/// Part of a count.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CountBatch {
+    /// Events counted in this part.
+    pub events: u64,
+    /// No more will come.
+    pub done: bool,
+}
+
 /// Figures for `/metrics` and the admin port.
 #[derive(Debug, Clone, Default)]
 pub struct IndexStats {

@@ -147,6 +147,17 @@ fn survivors(events: &[Event], now_s: u64) -> Vec<Event> {
         .collect()
 }
 
+fn count(query: &mut Query, time: Duration) -> u64 {
+    let mut events = 0;
+    loop {
+        let batch = query.count_batch(time).unwrap();
+        events += batch.events;
+        if batch.done {
+            return events;
+        }
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 40, ..ProptestConfig::default() })]
 
@@ -169,7 +180,9 @@ proptest! {
             let limits = BatchLimits { events: per_batch, bytes: usize::MAX, time };
             let mut query = bed.index.query(&filters, &readers, NOW).unwrap();
             let expected = naive(&stored, &filters, &readers, NOW);
-            prop_assert_eq!(drain(&mut query, &limits), expected, "{:?} {:?}", filters, readers);
+            prop_assert_eq!(&drain(&mut query, &limits), &expected, "{:?} {:?}", filters, readers);
+            let mut query = bed.index.query(&filters, &readers, NOW).unwrap();
+            prop_assert_eq!(count(&mut query, time), expected.len() as u64, "{:?} {:?}", filters, readers);
         }
         prop_assert_eq!(bed.index.stats().unwrap().door_violations, 0);
     }

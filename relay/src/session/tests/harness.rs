@@ -25,7 +25,7 @@ use crate::index::{Applied, Index, IndexOptions, LogEntry};
 use crate::live::{Live, Source};
 use crate::log::{PublishContext, PublishError, Published, Readiness};
 use crate::metrics::Metrics;
-use crate::session::{Parts, Publish, Services, unix_seconds};
+use crate::session::{Parts, Publish, ReadBounds, Services, unix_seconds};
 use crate::socket::Timings;
 
 /// How long any answer may take.
@@ -127,6 +127,14 @@ impl Relay {
         adjust: impl FnOnce(&mut RelayConfig),
         timings: Timings,
     ) -> Self {
+        Self::start_within(ReadBounds::default(), adjust, timings).await
+    }
+
+    pub(super) async fn start_within(
+        bounds: ReadBounds,
+        adjust: impl FnOnce(&mut RelayConfig),
+        timings: Timings,
+    ) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         let mut config = RelayConfig::from_yaml(CONFIG).expect("a configuration");
         adjust(&mut config);
@@ -154,7 +162,7 @@ impl Relay {
             },
             metrics.clone(),
         );
-        let services = Services::new(Parts {
+        let parts = Parts {
             config: Arc::new(ArcSwap::new(config)),
             index,
             live,
@@ -162,7 +170,8 @@ impl Relay {
             metrics,
             readiness: Readiness::default(),
             admission: Arc::new(admission),
-        });
+        };
+        let services = Services::within(parts, bounds);
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let port = http::serve(listener, services.clone(), timings).expect("a listener");
         Self {
@@ -306,6 +315,24 @@ impl Client {
                 }
                 _ => panic!("not of this read: {answer}"),
             }
+        }
+    }
+
+    /// The answer to a COUNT. A CLOSED is returned as an error.
+    pub(super) async fn count(&mut self, id: &str, filters: &[Value]) -> Result<u64, String> {
+        let mut message = vec![json!("COUNT"), json!(id)];
+        message.extend_from_slice(filters);
+        self.send(Value::Array(message)).await;
+        let answer = self.receive().await;
+        assert_eq!(answer[1], id, "{answer}");
+        match answer[0].as_str() {
+            Some("COUNT") => {
+                let count = answer[2]["count"].as_u64().expect("a number");
+                assert_eq!(answer, json!(["COUNT", id, {"count": count}]));
+                Ok(count)
+            }
+            Some("CLOSED") => Err(answer[2].as_str().expect("a reason").to_owned()),
+            _ => panic!("no answer to a COUNT: {answer}"),
         }
     }
 

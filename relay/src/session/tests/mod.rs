@@ -2,6 +2,7 @@
 //! publisher of these tests applies straight to the index, as the log's publisher does after its acknowledgement.
 
 mod bad_input;
+mod count;
 mod harness;
 mod lifecycle;
 mod limits;
