@@ -3,6 +3,7 @@
 
 mod bad_input;
 mod count;
+mod doors;
 mod harness;
 mod lifecycle;
 mod limits;
