@@ -1,4 +1,4 @@
-//! The messages of NIP-01, NIP-42 and NIP-45 between client and relay: text in, text out, no socket and no state.
+//! The messages of NIP-01, NIP-42, NIP-45 and NIP-67 between client and relay: text in, text out, no socket and no state.
 //!
 //! Parsing borrows: events and filters stay raw JSON here and are parsed by those who know them.
 
@@ -330,9 +330,10 @@ pub fn ok(id_hex: &str, accepted: bool, message: &str) -> Bytes {
     ))
 }
 
-/// `["EOSE", subscription]`.
-pub fn eose(subscription: &str) -> Bytes {
-    Bytes::from(format!("[\"EOSE\",{}]", quoted(subscription)))
+/// `["EOSE", subscription]`, with the hint `["finish"]` behind it if every stored event that matches was sent (NIP-67).
+pub fn eose(subscription: &str, complete: bool) -> Bytes {
+    let hints = if complete { ",[\"finish\"]" } else { "" };
+    Bytes::from(format!("[\"EOSE\",{}{hints}]", quoted(subscription)))
 }
 
 /// `["COUNT", query, {"count": count}]`.
@@ -549,7 +550,8 @@ mod tests {
             prop_assert_eq!(as_json(&notice(&word)), serde_json::json!(["NOTICE", word]));
             prop_assert_eq!(as_json(&closed(&word, &word)), serde_json::json!(["CLOSED", word, word]));
             prop_assert_eq!(as_json(&count(&word, 7)), serde_json::json!(["COUNT", word, {"count": 7}]));
-            prop_assert_eq!(as_json(&eose(&word)), serde_json::json!(["EOSE", word]));
+            prop_assert_eq!(as_json(&eose(&word, false)), serde_json::json!(["EOSE", word]));
+            prop_assert_eq!(as_json(&eose(&word, true)), serde_json::json!(["EOSE", word, ["finish"]]));
             let frame = [&event_prefix(&word)[..], b"{}]"].concat();
             prop_assert_eq!(as_json(&Bytes::from(frame)), serde_json::json!(["EVENT", word, {}]));
         }

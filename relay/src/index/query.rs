@@ -94,7 +94,19 @@ impl Query {
                 ControlFlow::Continue(())
             }
         })?;
+        batch.complete = batch.done && self.is_complete();
         Ok(batch)
+    }
+
+    /// No filter was stopped by its limit, or none can match more than that.
+    fn is_complete(&self) -> bool {
+        self.filters.iter().all(|(filter, left)| {
+            let is_all = filter
+                .limit
+                .zip(filter.most_matches())
+                .is_some_and(|(limit, most)| most <= limit);
+            *left > 0 || is_all
+        })
     }
 
     /// Counts the next part of the answer, for at most `time`; as [`Query::next_batch`] otherwise.

@@ -180,6 +180,8 @@ pub struct Batch {
     pub events: Vec<Found>,
     /// No more will come.
     pub done: bool,
+    /// With `done`: nothing was left out for a `limit`. Depends only on what the readers may read; `false` if it is not known.
+    pub complete: bool,
 }
 
 /// Part of a count.

@@ -142,7 +142,7 @@ impl StoredRead {
             let batch = batch.map_err(Ended::Failed)?;
             let sent = self
                 .subscription
-                .send_stored(&batch.events, batch.done)
+                .send_stored(&batch)
                 .ok_or(Ended::Abandoned)?;
             drop(room);
             self.services.metrics.stored_sent.inc_by(sent as u64);

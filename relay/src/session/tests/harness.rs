@@ -340,7 +340,17 @@ impl Client {
     pub(super) async fn check_answers(&mut self) {
         self.send(json!(["REQ", "last", {"ids": ["00".repeat(32)]}]))
             .await;
-        while self.receive().await != json!(["EOSE", "last"]) {}
+        self.until_eose("last").await;
+    }
+
+    /// Reads up to the EOSE of a subscription, whatever comes before. Answers with its hints, if it has any.
+    pub(super) async fn until_eose(&mut self, id: &str) -> Option<Value> {
+        loop {
+            let frame = self.receive().await;
+            if frame[0] == "EOSE" && frame[1] == id {
+                return frame.get(2).cloned();
+            }
+        }
     }
 
     /// Shows that the connection is unharmed, and that nothing else was waiting in it.
