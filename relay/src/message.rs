@@ -1,6 +1,9 @@
-//! The messages of NIP-01, NIP-42, NIP-45 and NIP-67 between client and relay: text in, text out, no socket and no state.
+//! The messages of NIP-01, NIP-42, NIP-45, NIP-67 and NIP-77 between client and relay: text in, text out, no socket and
+//! no state.
 //!
 //! Parsing borrows: events and filters stay raw JSON here and are parsed by those who know them.
+
+mod neg;
 
 use std::fmt::Write as _;
 
@@ -36,6 +39,27 @@ pub enum ClientMessage<'a> {
     },
     /// `["AUTH", <event of kind 22242>]`.
     Auth(&'a RawValue),
+    /// `["NEG-OPEN", <id>, <filter>, <message in hex>]` (NIP-77).
+    NegOpen {
+        /// Chosen by the client, 1 to `max_subid_length` characters. Neither a subscription's nor a COUNT's.
+        sync: String,
+        /// Which events are reconciled.
+        filter: &'a RawValue,
+        /// The first message of the negentropy protocol.
+        message: Vec<u8>,
+    },
+    /// `["NEG-MSG", <id>, <message in hex>]`.
+    NegMessage {
+        /// The reconciliation to go on with.
+        sync: String,
+        /// The next message of the negentropy protocol.
+        message: Vec<u8>,
+    },
+    /// `["NEG-CLOSE", <id>]`.
+    NegClose {
+        /// The reconciliation to end.
+        sync: String,
+    },
 }
 
 /// What the shape of a message may be at most (NIP-11 names).
@@ -66,6 +90,8 @@ pub enum About {
     Subscription(String),
     /// A COUNT with this query id: CLOSED.
     Count(String),
+    /// A reconciliation with this id: NEG-ERR.
+    Sync(String),
 }
 
 /// What is wrong with a message.
@@ -81,7 +107,9 @@ pub enum Problem {
     #[error("a message begins with its verb as a string")]
     VerbNotAString,
     /// The verb is none that this relay knows.
-    #[error("unknown verb {0}; this relay knows EVENT, REQ, COUNT, CLOSE and AUTH")]
+    #[error(
+        "unknown verb {0}; this relay knows EVENT, REQ, COUNT, CLOSE, AUTH, NEG-OPEN, NEG-MSG and NEG-CLOSE"
+    )]
     UnknownVerb(String),
     /// The wrong number of elements follows the verb.
     #[error("{verb} takes {takes}, this one has {has} elements after the verb")]
@@ -208,6 +236,9 @@ pub fn parse<'a>(text: &'a str, limits: &MessageLimits) -> Result<ClientMessage<
         ),
         "COUNT" => question("COUNT", rest, has, limits, About::Count)
             .map(|(query, filters)| ClientMessage::Count { query, filters }),
+        "NEG-OPEN" => neg::open(rest, has, limits),
+        "NEG-MSG" => neg::message(rest, has, limits),
+        "NEG-CLOSE" => neg::close(rest, has, limits),
         _ => Err(Problem::UnknownVerb(shorten(&verb)).into()),
     }
 }
@@ -351,6 +382,20 @@ pub fn closed(subscription: &str, message: &str) -> Bytes {
         quoted(subscription),
         quoted(message)
     ))
+}
+
+/// `["NEG-MSG", id, message in hex]`.
+pub fn neg_message(id: &str, message: &[u8]) -> Bytes {
+    Bytes::from(format!(
+        "[\"NEG-MSG\",{},\"{}\"]",
+        quoted(id),
+        hex::encode(message)
+    ))
+}
+
+/// `["NEG-ERR", id, reason]`. `reason` begins with a machine-readable prefix.
+pub fn neg_error(id: &str, reason: &str) -> Bytes {
+    Bytes::from(format!("[\"NEG-ERR\",{},{}]", quoted(id), quoted(reason)))
 }
 
 /// `["NOTICE", message]`.
@@ -550,6 +595,8 @@ mod tests {
             prop_assert_eq!(as_json(&notice(&word)), serde_json::json!(["NOTICE", word]));
             prop_assert_eq!(as_json(&closed(&word, &word)), serde_json::json!(["CLOSED", word, word]));
             prop_assert_eq!(as_json(&count(&word, 7)), serde_json::json!(["COUNT", word, {"count": 7}]));
+            prop_assert_eq!(as_json(&neg_message(&word, &[0x61])), serde_json::json!(["NEG-MSG", word, "61"]));
+            prop_assert_eq!(as_json(&neg_error(&word, &word)), serde_json::json!(["NEG-ERR", word, word]));
             prop_assert_eq!(as_json(&eose(&word, false)), serde_json::json!(["EOSE", word]));
             prop_assert_eq!(as_json(&eose(&word, true)), serde_json::json!(["EOSE", word, ["finish"]]));
             let frame = [&event_prefix(&word)[..], b"{}]"].concat();

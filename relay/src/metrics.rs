@@ -70,6 +70,8 @@ pub struct Metrics {
     pub subscriptions: Gauge,
     /// Filters of the open subscriptions.
     pub filters: Gauge,
+    /// Events in the sets of open reconciliations.
+    pub reconciled_events: Gauge,
     /// Bytes of events between admission and their answer.
     pub in_flight_publish_bytes: Gauge,
     /// Seconds a closed connection had lived.
@@ -214,6 +216,11 @@ impl Metrics {
             out_queue_bytes: gauge(r, "ws_out_queue_bytes", "Bytes waiting in all out-queues"),
             subscriptions: gauge(r, "subscriptions", "Open subscriptions"),
             filters: gauge(r, "filters", "Filters of the open subscriptions"),
+            reconciled_events: gauge(
+                r,
+                "reconciled_events",
+                "Events in the sets of open reconciliations (NEG-OPEN)",
+            ),
             in_flight_publish_bytes: gauge(
                 r,
                 "in_flight_publish_bytes",

@@ -30,7 +30,7 @@ pub use error::IndexError;
 pub use query::Query;
 pub use types::{
     Advance, Applied, Batch, BatchLimits, CountBatch, Found, FreshReason, IndexOptions, IndexStats,
-    Known, LogEntry, LogPosition, LogTime, OpenedAs,
+    Known, LogEntry, LogPosition, LogTime, OpenedAs, PlaceBatch,
 };
 
 use self::apply::Writer;

@@ -17,7 +17,7 @@ use super::plan::plan;
 use super::record::Record;
 use super::rules::Clock;
 use super::scan::Scan;
-use super::{Batch, BatchLimits, CountBatch, Found, Index, IndexError};
+use super::{Batch, BatchLimits, CountBatch, Found, Index, IndexError, PlaceBatch};
 use crate::event::{EventId, class_of};
 use crate::filter::Filter;
 use crate::visibility::{Permit, Readers, may_read_audience};
@@ -117,6 +117,16 @@ impl Query {
             ControlFlow::Continue(())
         })?;
         Ok(CountBatch { events, done })
+    }
+
+    /// Time and id of the events in the next part of the answer; as [`Query::count_batch`] otherwise.
+    pub fn place_batch(&mut self, time: Duration) -> Result<PlaceBatch, IndexError> {
+        let mut places = Vec::new();
+        let done = self.walk(time, |permit, place, _| {
+            places.push(place_of(permit, place));
+            ControlFlow::Continue(())
+        })?;
+        Ok(PlaceBatch { places, done })
     }
 
     /// How many places it has looked at in all its batches: what it cost. Only what its readers may read is ever looked at,
@@ -280,6 +290,11 @@ impl Query {
         }
         Ok(!counted.is_empty())
     }
+}
+
+/// Tells where an event is. The permit is the proof that the read door was asked.
+fn place_of(_permit: Permit, place: Place) -> (u64, EventId) {
+    (place.created_at(), place.id)
 }
 
 /// Copies an event out of the database. The permit is the proof that the read door was asked.

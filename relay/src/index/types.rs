@@ -193,6 +193,15 @@ pub struct CountBatch {
     pub done: bool,
 }
 
+/// Part of an answer, without the events themselves.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct PlaceBatch {
+    /// `created_at` in seconds and id of each event, in the order of the answer.
+    pub places: Vec<(u64, EventId)>,
+    /// No more will come.
+    pub done: bool,
+}
+
 /// Figures for `/metrics` and the admin port.
 #[derive(Debug, Clone, Default)]
 pub struct IndexStats {

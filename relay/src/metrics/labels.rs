@@ -128,6 +128,8 @@ closed_label!(
         subscriptions,
         /// The queue of the signature workers.
         verify_queue,
+        /// Events in the open reconciliations of one connection, or of the whole relay.
+        reconciled_events,
         /// Messages a second that were no valid request.
         bad_messages,
     }
@@ -140,6 +142,8 @@ closed_label!(
         req,
         /// A COUNT of the same sort.
         count,
+        /// A NEG-OPEN of the same sort.
+        neg,
         /// A stored event at output. Must stay 0: the index reads only the keyspaces of the reader.
         stored,
         /// A live event that matched a subscription whose reader may not see it.

@@ -93,7 +93,8 @@ impl Counting {
         let reads = &self.services.reads;
         let ReadBounds {
             slice,
-            count_events: bound,
+            looked_at: bound,
+            ..
         } = self.services.bounds;
         let index = self.services.index.clone();
         let mut query = reads

@@ -1,14 +1,17 @@
 //! One client connection as Nostr sees it: messages in, answers into the out-queue. Knows no socket.
 //!
 //! `on_text` takes messages in order. AUTH is finished before the next message is read, so that what follows it counts as
-//! authenticated; EVENTs are answered as they become durable, REQs and COUNTs as they are read.
+//! authenticated; EVENTs are answered as they become durable, REQs, COUNTs and NEG-OPENs as they are
+//! read.
 
 mod count;
 mod event;
 mod open;
 pub mod outbox;
 mod read;
+mod reconciliation;
 mod req;
+mod sync;
 #[cfg(test)]
 mod tests;
 
@@ -33,6 +36,7 @@ use crate::visibility::Readers;
 use open::{Open, SharedOpen};
 use outbox::Outbox;
 pub use read::{ReadBounds, ReadPool};
+use reconciliation::SyncRoom;
 
 /// Most keys that may authenticate on one connection.
 const MAX_READERS: usize = 64;
@@ -67,6 +71,8 @@ pub struct Services {
     pub reads: ReadPool,
     /// What one read may cost.
     pub bounds: ReadBounds,
+    /// Room for the sets of open reconciliations.
+    sync_room: SyncRoom,
     /// Cancelled when the relay begins to drain.
     pub drain: CancellationToken,
 }
@@ -106,7 +112,9 @@ impl Services {
             readiness,
             admission,
         } = parts;
+        let sync_room = SyncRoom::new(bounds.relay_sync_events, metrics.clone());
         Arc::new(Self {
+            sync_room,
             config,
             index,
             live,
@@ -185,6 +193,15 @@ impl Session {
             Ok(ClientMessage::Count { query, filters }) => {
                 self.on_count(&query, &filters, &limits);
             }
+            Ok(ClientMessage::NegOpen {
+                sync,
+                filter,
+                message,
+            }) => self.on_neg_open(&sync, filter, message, &limits),
+            Ok(ClientMessage::NegMessage { sync, message }) => {
+                self.on_neg_message(&sync, message).await;
+            }
+            Ok(ClientMessage::NegClose { sync }) => self.on_neg_close(&sync).await,
             Ok(ClientMessage::Close { subscription }) => self.on_close(&subscription).await,
             Ok(ClientMessage::Auth(raw)) => {
                 let json = text.slice_ref(raw.get().as_bytes());
@@ -211,20 +228,24 @@ impl Session {
 
     async fn on_bad_message(&mut self, error: &MessageError) {
         let reason = format!("invalid: {error}");
-        let id = match &error.about {
+        let answer = match &error.about {
             About::Nothing => return self.notice(&reason).await,
             // What is refused also ends what it would have replaced.
             About::Subscription(id) => {
                 let replaced = self.lock().subscriptions.remove(id);
                 drop(replaced);
-                id
+                message::closed(id, &reason)
             }
             About::Count(id) => {
                 self.lock().counts.remove(id);
-                id
+                message::closed(id, &reason)
+            }
+            About::Sync(id) => {
+                self.lock().syncs.remove(id);
+                message::neg_error(id, &reason)
             }
         };
-        self.outbox.push_text(message::closed(id, &reason));
+        self.outbox.push_text(answer);
         self.services.metrics.bad_messages.inc();
         self.pause().await;
     }
@@ -307,10 +328,13 @@ impl Session {
         self.publishes.close();
         // In doubt after that; the client sends again elsewhere.
         let _ = tokio::time::timeout(publishes_within, self.publishes.wait()).await;
+        const REASON: &str = "error: this relay is going away";
         let ended = std::mem::take(&mut *self.lock());
         for id in ended.subscriptions.keys().chain(ended.counts.keys()) {
-            self.outbox
-                .push_text(message::closed(id, "error: this relay is going away"));
+            self.outbox.push_text(message::closed(id, REASON));
+        }
+        for id in ended.syncs.keys() {
+            self.outbox.push_text(message::neg_error(id, REASON));
         }
     }
 

@@ -1,4 +1,4 @@
-//! What a REQ and a COUNT share: the checks before anything is looked at, the threads that read, and the bounds of a read.
+//! What a REQ, a COUNT and a NEG-OPEN share: the checks before anything is looked at, the threads that read, and the bounds of a read.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,15 +23,24 @@ const MAX_FILTER_VALUES: usize = 20_000;
 pub struct ReadBounds {
     /// Most time one read takes a thread before it goes to the back of the queue: a big query never delays a small one.
     pub slice: Duration,
-    /// Events that one COUNT may look at.
-    pub count_events: u64,
+    /// Events that one COUNT or NEG-OPEN may look at.
+    pub looked_at: u64,
+    /// Events in all open reconciliations of one connection. Each costs 40 bytes.
+    pub sync_events: usize,
+    /// The same for the whole relay.
+    pub relay_sync_events: usize,
+    /// How long a reconciliation stays open without a NEG-MSG.
+    pub sync_idle: Duration,
 }
 
 impl Default for ReadBounds {
     fn default() -> Self {
         Self {
             slice: Duration::from_millis(10),
-            count_events: 250_000,
+            looked_at: 250_000,
+            sync_events: 100_000,
+            relay_sync_events: 1_000_000,
+            sync_idle: Duration::from_secs(60),
         }
     }
 }
@@ -111,7 +120,7 @@ impl Session {
             services.admission.on_limit(LimitRule::subscriptions);
             let limit = limits.max_subscriptions;
             return Err(format!(
-                "rate-limited: {limit} subscriptions are open, the limit (max_subscriptions)"
+                "rate-limited: {limit} subscriptions are open, counts and reconciliations among them, the limit (max_subscriptions)"
             ));
         }
         let mut filters = Vec::with_capacity(raw.len());

@@ -78,7 +78,8 @@ async fn a_count_opens_nothing_and_leaves_a_subscription_of_its_id_alone() {
 async fn a_count_that_would_look_at_too_much_is_closed_with_a_reason() {
     let bounds = ReadBounds {
         slice: Duration::ZERO,
-        count_events: 3,
+        looked_at: 3,
+        ..ReadBounds::default()
     };
     let relay = Relay::start_within(bounds, |_| {}, Default::default()).await;
     let keys = Keys::generate();

@@ -5,7 +5,7 @@ use nostr::event::Event;
 use nostr::key::Keys;
 use serde_json::{Value, json};
 
-use super::harness::{Client, Relay, event, event_at, wrap};
+use super::harness::{Client, NOTHING, Relay, event, event_at, wrap};
 use crate::metrics::Door;
 
 /// Who asks.
@@ -160,6 +160,7 @@ async fn walk(
         }
         Door::stored => ask("REQ", client, ways).await,
         Door::count => ask("COUNT", client, ways).await,
+        Door::neg => reconcile(client, ways).await,
         Door::live => {
             ask("REQ", client, ways).await;
             publish().await;
@@ -185,6 +186,21 @@ async fn ask(verb: &str, client: &mut Client, ways: &[Value]) -> Transcript {
         let mut message = vec![json!(verb), json!(id)];
         message.extend(filters);
         client.send(Value::Array(message)).await;
+        transcript.extend(until(client, &id).await);
+    }
+    transcript
+}
+
+/// What the relay says to a client that has nothing: all that it would let this client know.
+async fn reconcile(client: &mut Client, ways: &[Value]) -> Transcript {
+    let mut transcript = Vec::new();
+    for (number, way) in ways.iter().enumerate() {
+        let id = number.to_string();
+        client.send(json!(["NEG-OPEN", id, way, NOTHING])).await;
+        transcript.extend(until(client, &id).await);
+        // A range whose fingerprint nobody has: the relay answers with what it has there.
+        let fingerprint = format!("61000001{}", "00".repeat(16));
+        client.send(json!(["NEG-MSG", id, fingerprint])).await;
         transcript.extend(until(client, &id).await);
     }
     transcript
@@ -315,7 +331,7 @@ async fn a_wrap_that_its_recipient_deleted_looks_like_one_that_never_was() {
     with.publish(&[&case.event, &deletion]).await;
     without.publish(&[&deletion]).await;
     for role in ROLES {
-        for door in [Door::req, Door::stored, Door::count] {
+        for door in [Door::req, Door::stored, Door::count, Door::neg] {
             let mut transcripts = Vec::new();
             for relay in [&with, &without] {
                 let mut client = case.client(relay, role).await;

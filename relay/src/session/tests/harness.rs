@@ -31,6 +31,9 @@ use crate::socket::Timings;
 /// How long any answer may take.
 pub(super) const SOON: Duration = Duration::from_secs(10);
 
+/// The first negentropy message of a client without events: version, no upper bound, a list of 0 ids.
+pub(super) const NOTHING: &str = "6100000200";
+
 const CONFIG: &str = r#"
 fleet: {id: 00112233445566778899aabbccddeeff, name: test-fleet}
 region: a

@@ -9,4 +9,5 @@ mod lifecycle;
 mod limits;
 mod private_reads;
 mod publish;
+mod reconciliation;
 mod subscriptions;
