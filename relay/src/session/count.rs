@@ -10,6 +10,7 @@ use std::time::Instant;
 use bytes::Bytes;
 use nightjar_config::Limits;
 use serde_json::value::RawValue;
+use tokio::sync::Semaphore;
 use tracing::Instrument;
 
 use super::open::{self, Count, SharedOpen};
@@ -41,6 +42,7 @@ impl Session {
         let counting = Counting {
             services: self.services.clone(),
             open: self.open.clone(),
+            turns: self.turns.clone(),
             outbox: self.outbox.clone(),
             query: query.to_owned(),
             serial,
@@ -62,6 +64,7 @@ impl Session {
 struct Counting {
     services: Arc<Services>,
     open: SharedOpen,
+    turns: Arc<Semaphore>,
     outbox: Outbox,
     query: String,
     serial: u64,
@@ -90,6 +93,8 @@ impl Counting {
     }
 
     async fn count(&self, filters: Vec<Filter>, readers: Arc<Readers>) -> Result<Bytes, Ended> {
+        // Never closed; without its turn it would only be less fair.
+        let _turn = self.turns.acquire().await.ok();
         let reads = &self.services.reads;
         let ReadBounds {
             slice,

@@ -22,6 +22,7 @@ use arc_swap::ArcSwap;
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use nightjar_config::{Limits, RelayConfig};
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -141,6 +142,8 @@ pub struct Session {
     readers: SharedReaders,
     challenge: String,
     open: SharedOpen,
+    /// COUNTs and NEG-OPENs of a connection take turns: who asks for many at once waits for its own, not others for it.
+    turns: Arc<Semaphore>,
     /// Publishes that have not been answered yet.
     publishes: TaskTracker,
 }
@@ -158,6 +161,7 @@ impl Session {
             readers: Arc::new(ArcSwap::from_pointee(Readers::anonymous())),
             challenge,
             open: SharedOpen::default(),
+            turns: Arc::new(Semaphore::new(1)),
             publishes: TaskTracker::new(),
         }
     }

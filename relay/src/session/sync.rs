@@ -9,6 +9,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use nightjar_config::Limits;
 use serde_json::value::RawValue;
+use tokio::sync::Semaphore;
 use tokio::time::Instant;
 use tracing::Instrument;
 
@@ -21,6 +22,10 @@ use crate::filter::Filter;
 use crate::message;
 use crate::metrics::{Door, LimitRule};
 use crate::visibility::Readers;
+
+/// Most bytes of an answer on the wire, where `max_message_length` and the out-queue allow that many: more in one frame would
+/// only make it harder to read for a slow client.
+const ANSWER_BYTES: usize = 128 * 1024;
 
 impl Session {
     /// Takes a NEG-OPEN. It goes on by itself and is answered when the relay's set is there.
@@ -45,14 +50,18 @@ impl Session {
         let serial = open.next_serial();
         let values = value_count(&filters);
         let frame = message::neg_message(id, &[]).len();
+        let longest = ANSWER_BYTES
+            .min(limits.max_message_length)
+            .min(limits.out_queue_bytes / 4);
         let opening = Opening {
             services: self.services.clone(),
             open: self.open.clone(),
+            turns: self.turns.clone(),
             outbox: self.outbox.clone(),
             id: id.to_owned(),
             serial,
             // Two hex digits for each byte.
-            answer_bytes: limits.max_message_length.saturating_sub(frame) / 2,
+            answer_bytes: longest.saturating_sub(frame) / 2,
         };
         // Spawned under the lock: what ends at once must find its entry.
         let span = tracing::debug_span!("session", verb = "NEG-OPEN");
@@ -91,6 +100,10 @@ impl Session {
             let reason = "invalid: a NEG-MSG comes after the answer to the one before";
             self.outbox.push_text(message::neg_error(id, reason));
             return self.pause().await;
+        };
+        // A client that reads slowly is answered slowly; its queue is not filled for it.
+        let Some(_room) = self.outbox.room().await else {
+            return;
         };
         let answered = answer(&self.services, side, message).await;
         let mut open = self.lock();
@@ -146,6 +159,7 @@ async fn answer(
 struct Opening {
     services: Arc<Services>,
     open: SharedOpen,
+    turns: Arc<Semaphore>,
     outbox: Outbox,
     id: String,
     serial: u64,
@@ -160,9 +174,13 @@ impl Opening {
             Ok(side) => answer(&self.services, side, message).await,
             Err(reason) => Err(reason),
         };
+        let Some(room) = self.outbox.room().await else {
+            return;
+        };
         match opened {
             Ok((side, answer)) => {
                 self.begin(side, message::neg_message(&self.id, &answer));
+                drop(room);
                 self.watch().await;
             }
             Err(reason) => self.end(&reason),
@@ -171,6 +189,8 @@ impl Opening {
 
     /// The relay's side, or the reason for a NEG-ERR.
     async fn collect(&self, filters: Vec<Filter>, readers: Arc<Readers>) -> Result<Side, String> {
+        // Never closed; without its turn it would only be less fair.
+        let _turn = self.turns.acquire().await.ok();
         let (bounds, index) = (self.services.bounds, self.services.index.clone());
         let mut query = self
             .services
