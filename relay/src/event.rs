@@ -292,6 +292,11 @@ pub fn class_of(kind: u16) -> Class {
     }
 }
 
+/// Kinds of which an author has one event at a time.
+pub(crate) fn is_replaceable(kind: u16) -> bool {
+    matches!(kind, 0 | 3 | 10_000..=19_999)
+}
+
 /// Gift wraps of either kind.
 pub(crate) fn is_wrap(kind: u16) -> bool {
     matches!(kind, kind::GIFT_WRAP | kind::EPHEMERAL_GIFT_WRAP)

@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
-use crate::event::{Event, EventId, PublicKey, is_wrap, parse_hex};
+use crate::event::{Event, EventId, PublicKey, is_replaceable, is_wrap, parse_hex};
 
 /// Most values in one list of a filter.
 pub const MAX_FILTER_VALUES: usize = 5_000;
@@ -175,6 +175,19 @@ impl Filter {
                 .since
                 .zip(self.until)
                 .is_some_and(|(since, until)| since > until)
+    }
+
+    /// How many stored events can match it at most, if its fields tell: ids are unique, and of a replaceable kind an author
+    /// has one event.
+    pub fn most_matches(&self) -> Option<usize> {
+        let by_id = self.ids.as_ref().map(Vec::len);
+        let by_coordinate = match (&self.authors, &self.kinds) {
+            (Some(authors), Some(kinds)) if kinds.iter().copied().all(is_replaceable) => {
+                Some(authors.len() * kinds.len())
+            }
+            _ => None,
+        };
+        by_id.into_iter().chain(by_coordinate).min()
     }
 
     /// The filter asks for gift wraps by kind.

@@ -1,6 +1,9 @@
-//! The messages of NIP-01 and NIP-42 between client and relay: text in, text out, no socket and no state.
+//! The messages of NIP-01, NIP-42, NIP-45, NIP-67 and NIP-77 between client and relay: text in, text out, no socket and
+//! no state.
 //!
 //! Parsing borrows: events and filters stay raw JSON here and are parsed by those who know them.
+
+mod neg;
 
 use std::fmt::Write as _;
 
@@ -22,6 +25,13 @@ pub enum ClientMessage<'a> {
         /// At least one, at most `max_filters`.
         filters: Vec<&'a RawValue>,
     },
+    /// `["COUNT", <query id>, <filter>...]` (NIP-45).
+    Count {
+        /// Chosen by the client, 1 to `max_subid_length` characters. Not a subscription's: the two do not meet.
+        query: String,
+        /// At least one, at most `max_filters`.
+        filters: Vec<&'a RawValue>,
+    },
     /// `["CLOSE", <subscription id>]`.
     Close {
         /// The subscription to end.
@@ -29,25 +39,59 @@ pub enum ClientMessage<'a> {
     },
     /// `["AUTH", <event of kind 22242>]`.
     Auth(&'a RawValue),
+    /// `["NEG-OPEN", <id>, <filter>, <message in hex>]` (NIP-77).
+    NegOpen {
+        /// Chosen by the client, 1 to `max_subid_length` characters. Neither a subscription's nor a COUNT's.
+        sync: String,
+        /// Which events are reconciled.
+        filter: &'a RawValue,
+        /// The first message of the negentropy protocol.
+        message: Vec<u8>,
+    },
+    /// `["NEG-MSG", <id>, <message in hex>]`.
+    NegMessage {
+        /// The reconciliation to go on with.
+        sync: String,
+        /// The next message of the negentropy protocol.
+        message: Vec<u8>,
+    },
+    /// `["NEG-CLOSE", <id>]`.
+    NegClose {
+        /// The reconciliation to end.
+        sync: String,
+    },
 }
 
 /// What the shape of a message may be at most (NIP-11 names).
 #[derive(Debug, Clone, Copy)]
 pub struct MessageLimits {
-    /// Filters of one REQ.
+    /// Filters of one REQ or COUNT.
     pub max_filters: usize,
     /// Characters of a subscription id.
     pub max_subid_length: usize,
 }
 
-/// Why a message is not one of NIP-01, and to whom the answer goes.
+/// Why a message is none that this relay knows, and how that is answered.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[error("{problem}")]
 pub struct MessageError {
     /// What is wrong. Never repeats the message itself.
     pub problem: Problem,
-    /// The subscription to answer with CLOSED; NOTICE if there is none.
-    pub subscription: Option<String>,
+    /// What the answer is about.
+    pub about: About,
+}
+
+/// What a refusal is about: that decides on its verb, and on what ends with it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum About {
+    /// Nothing with an id: NOTICE.
+    Nothing,
+    /// A REQ with this subscription id: CLOSED.
+    Subscription(String),
+    /// A COUNT with this query id: CLOSED.
+    Count(String),
+    /// A reconciliation with this id: NEG-ERR.
+    Sync(String),
 }
 
 /// What is wrong with a message.
@@ -63,7 +107,9 @@ pub enum Problem {
     #[error("a message begins with its verb as a string")]
     VerbNotAString,
     /// The verb is none that this relay knows.
-    #[error("unknown verb {0}; this relay knows EVENT, REQ, CLOSE and AUTH")]
+    #[error(
+        "unknown verb {0}; this relay knows EVENT, REQ, COUNT, CLOSE, AUTH, NEG-OPEN, NEG-MSG and NEG-CLOSE"
+    )]
     UnknownVerb(String),
     /// The wrong number of elements follows the verb.
     #[error("{verb} takes {takes}, this one has {has} elements after the verb")]
@@ -91,9 +137,11 @@ pub enum Problem {
         /// Its length.
         has: usize,
     },
-    /// A REQ has more filters than allowed.
-    #[error("a REQ has at most {limit} filters, this one has {has} (max_filters)")]
+    /// A REQ or COUNT has more filters than allowed.
+    #[error("a {verb} has at most {limit} filters, this one has {has} (max_filters)")]
     TooManyFilters {
+        /// The verb.
+        verb: &'static str,
         /// The limit.
         limit: usize,
         /// How many there are.
@@ -105,7 +153,7 @@ impl From<Problem> for MessageError {
     fn from(problem: Problem) -> Self {
         Self {
             problem,
-            subscription: None,
+            about: About::Nothing,
         }
     }
 }
@@ -180,39 +228,48 @@ pub fn parse<'a>(text: &'a str, limits: &MessageLimits) -> Result<ClientMessage<
                 subscription_id(one("CLOSE", "one subscription id", rest, has)?, limits)?;
             Ok(ClientMessage::Close { subscription })
         }
-        "REQ" => parse_req(rest, has, limits),
+        "REQ" => question("REQ", rest, has, limits, About::Subscription).map(
+            |(subscription, filters)| ClientMessage::Req {
+                subscription,
+                filters,
+            },
+        ),
+        "COUNT" => question("COUNT", rest, has, limits, About::Count)
+            .map(|(query, filters)| ClientMessage::Count { query, filters }),
+        "NEG-OPEN" => neg::open(rest, has, limits),
+        "NEG-MSG" => neg::message(rest, has, limits),
+        "NEG-CLOSE" => neg::close(rest, has, limits),
         _ => Err(Problem::UnknownVerb(shorten(&verb)).into()),
     }
 }
 
-fn parse_req<'a>(
+/// An id and filters: a REQ or a COUNT.
+fn question<'a>(
+    verb: &'static str,
     rest: &[&'a RawValue],
     has: usize,
     limits: &MessageLimits,
-) -> Result<ClientMessage<'a>, MessageError> {
-    const TAKES: &str = "a subscription id and at least one filter";
-    let Some((id, filters)) = rest.split_first() else {
-        return Err(Problem::WrongCount {
-            verb: "REQ",
-            takes: TAKES,
-            has,
-        }
-        .into());
+    about: fn(String) -> About,
+) -> Result<(String, Vec<&'a RawValue>), MessageError> {
+    let wrong_count = Problem::WrongCount {
+        verb,
+        takes: "a subscription id and at least one filter",
+        has,
     };
-    let subscription = subscription_id(id, limits)?;
+    let Some((id, filters)) = rest.split_first() else {
+        return Err(wrong_count.into());
+    };
+    let id = subscription_id(id, limits)?;
     let refuse = |problem| MessageError {
         problem,
-        subscription: Some(subscription.clone()),
+        about: about(id.clone()),
     };
     if filters.is_empty() {
-        return Err(refuse(Problem::WrongCount {
-            verb: "REQ",
-            takes: TAKES,
-            has,
-        }));
+        return Err(refuse(wrong_count));
     }
     if has - 1 > limits.max_filters {
         return Err(refuse(Problem::TooManyFilters {
+            verb,
             limit: limits.max_filters,
             has: has - 1,
         }));
@@ -220,10 +277,7 @@ fn parse_req<'a>(
     for filter in filters {
         object("a filter", filter).map_err(refuse)?;
     }
-    Ok(ClientMessage::Req {
-        filters: filters.to_vec(),
-        subscription,
-    })
+    Ok((id, filters.to_vec()))
 }
 
 fn one<'a>(
@@ -307,18 +361,41 @@ pub fn ok(id_hex: &str, accepted: bool, message: &str) -> Bytes {
     ))
 }
 
-/// `["EOSE", subscription]`.
-pub fn eose(subscription: &str) -> Bytes {
-    Bytes::from(format!("[\"EOSE\",{}]", quoted(subscription)))
+/// `["EOSE", subscription]`, with the hint `["finish"]` behind it if every stored event that matches was sent (NIP-67).
+pub fn eose(subscription: &str, complete: bool) -> Bytes {
+    let hints = if complete { ",[\"finish\"]" } else { "" };
+    Bytes::from(format!("[\"EOSE\",{}{hints}]", quoted(subscription)))
 }
 
-/// `["CLOSED", subscription, message]`.
+/// `["COUNT", query, {"count": count}]`.
+pub fn count(query: &str, count: u64) -> Bytes {
+    Bytes::from(format!(
+        "[\"COUNT\",{},{{\"count\":{count}}}]",
+        quoted(query)
+    ))
+}
+
+/// `["CLOSED", subscription or query, message]`.
 pub fn closed(subscription: &str, message: &str) -> Bytes {
     Bytes::from(format!(
         "[\"CLOSED\",{},{}]",
         quoted(subscription),
         quoted(message)
     ))
+}
+
+/// `["NEG-MSG", id, message in hex]`.
+pub fn neg_message(id: &str, message: &[u8]) -> Bytes {
+    Bytes::from(format!(
+        "[\"NEG-MSG\",{},\"{}\"]",
+        quoted(id),
+        hex::encode(message)
+    ))
+}
+
+/// `["NEG-ERR", id, reason]`. `reason` begins with a machine-readable prefix.
+pub fn neg_error(id: &str, reason: &str) -> Bytes {
+    Bytes::from(format!("[\"NEG-ERR\",{},{}]", quoted(id), quoted(reason)))
 }
 
 /// `["NOTICE", message]`.
@@ -367,48 +444,78 @@ mod tests {
         max_subid_length: 8,
     };
 
-    fn check_refused(text: &str, expected: &str, subscription: Option<&str>) {
+    fn check_refused(text: &str, expected: &str, about: About) {
         let error = parse(text, &LIMITS).expect_err(text);
         assert!(
             error.to_string().contains(expected),
             "{text}: {error} lacks {expected}"
         );
-        assert_eq!(error.subscription.as_deref(), subscription, "{text}");
+        assert_eq!(error.about, about, "{text}");
+    }
+
+    fn subscription() -> About {
+        About::Subscription("s".to_owned())
     }
 
     #[test]
     fn every_malformed_message_names_what_is_wrong_and_whom_to_answer() {
-        check_refused("hello", "not JSON, column 1", None);
-        check_refused("", "it ends early", None);
-        check_refused("{}", "another type", None);
-        check_refused("[\"REQ\"", "it ends early", None);
-        check_refused("[]", "empty", None);
-        check_refused("[1]", "verb as a string", None);
-        check_refused("[\"COUNTESS\",1]", "unknown verb COUNTESS", None);
-        check_refused("[\"EVENT\"]", "EVENT takes one event", None);
-        check_refused("[\"EVENT\",{},{}]", "has 2 elements", None);
-        check_refused("[\"EVENT\",7]", "the event must be an object", None);
-        check_refused("[\"REQ\"]", "at least one filter", None);
-        check_refused("[\"REQ\",7,{}]", "a subscription id must be a string", None);
-        check_refused("[\"REQ\",\"\",{}]", "1 to 8 characters", None);
+        check_refused("hello", "not JSON, column 1", About::Nothing);
+        check_refused("", "it ends early", About::Nothing);
+        check_refused("{}", "another type", About::Nothing);
+        check_refused("[\"REQ\"", "it ends early", About::Nothing);
+        check_refused("[]", "empty", About::Nothing);
+        check_refused("[1]", "verb as a string", About::Nothing);
+        check_refused("[\"COUNTESS\",1]", "unknown verb COUNTESS", About::Nothing);
+        check_refused("[\"EVENT\"]", "EVENT takes one event", About::Nothing);
+        check_refused("[\"EVENT\",{},{}]", "has 2 elements", About::Nothing);
+        check_refused(
+            "[\"EVENT\",7]",
+            "the event must be an object",
+            About::Nothing,
+        );
+        check_refused("[\"REQ\"]", "at least one filter", About::Nothing);
+        check_refused(
+            "[\"REQ\",7,{}]",
+            "a subscription id must be a string",
+            About::Nothing,
+        );
+        check_refused("[\"REQ\",\"\",{}]", "1 to 8 characters", About::Nothing);
         check_refused(
             "[\"REQ\",\"123456789\",{}]",
             "this one has 9 (max_subid_length)",
-            None,
+            About::Nothing,
         );
-        check_refused("[\"REQ\",\"s\"]", "at least one filter", Some("s"));
+        check_refused("[\"REQ\",\"s\"]", "at least one filter", subscription());
         check_refused(
             "[\"REQ\",\"s\",[]]",
             "a filter must be an object",
-            Some("s"),
+            subscription(),
         );
         check_refused(
             "[\"REQ\",\"s\",{},{},{},{}]",
             "at most 3 filters, this one has 4",
-            Some("s"),
+            subscription(),
         );
-        check_refused("[\"CLOSE\"]", "CLOSE takes one subscription id", None);
-        check_refused("[\"AUTH\",\"challenge\"]", "must be an object", None);
+        check_refused(
+            "[\"COUNT\"]",
+            "COUNT takes a subscription id",
+            About::Nothing,
+        );
+        check_refused(
+            "[\"COUNT\",\"s\",7]",
+            "a filter must be an object",
+            About::Count("s".to_owned()),
+        );
+        check_refused(
+            "[\"CLOSE\"]",
+            "CLOSE takes one subscription id",
+            About::Nothing,
+        );
+        check_refused(
+            "[\"AUTH\",\"challenge\"]",
+            "must be an object",
+            About::Nothing,
+        );
     }
 
     #[test]
@@ -424,6 +531,10 @@ mod tests {
             (subscription.as_str(), filters[0].get(), filters.len()),
             ("a\"b", "{\"kinds\":[1]}", 2)
         );
+        assert!(matches!(
+            parse("[\"COUNT\",\"c\",{}]", &LIMITS),
+            Ok(ClientMessage::Count { query, filters }) if query == "c" && filters.len() == 1
+        ));
         assert!(matches!(
             parse("[\"EVENT\",{}]", &LIMITS),
             Ok(ClientMessage::Event(_))
@@ -463,7 +574,7 @@ mod tests {
 
         #[test]
         fn any_array_of_json_is_answered_without_panic(
-            verb in prop_oneof!["EVENT", "REQ", "CLOSE", "AUTH", "\\PC{0,6}"],
+            verb in prop_oneof!["EVENT", "REQ", "COUNT", "CLOSE", "AUTH", "\\PC{0,6}"],
             rest in proptest::collection::vec(
                 prop_oneof!["\\{\\}", "\"\\PC{0,4}\"", "\\[\\]", "null", "-?[0-9]{1,30}", "\\{\"id\":\"[0-9a-f]{62,66}\"\\}"], 0..6),
         ) {
@@ -483,7 +594,11 @@ mod tests {
         fn answers_are_json_whatever_words_they_carry(word in "\\PC{0,40}|[\\x00-\\x1f]{1,8}") {
             prop_assert_eq!(as_json(&notice(&word)), serde_json::json!(["NOTICE", word]));
             prop_assert_eq!(as_json(&closed(&word, &word)), serde_json::json!(["CLOSED", word, word]));
-            prop_assert_eq!(as_json(&eose(&word)), serde_json::json!(["EOSE", word]));
+            prop_assert_eq!(as_json(&count(&word, 7)), serde_json::json!(["COUNT", word, {"count": 7}]));
+            prop_assert_eq!(as_json(&neg_message(&word, &[0x61])), serde_json::json!(["NEG-MSG", word, "61"]));
+            prop_assert_eq!(as_json(&neg_error(&word, &word)), serde_json::json!(["NEG-ERR", word, word]));
+            prop_assert_eq!(as_json(&eose(&word, false)), serde_json::json!(["EOSE", word]));
+            prop_assert_eq!(as_json(&eose(&word, true)), serde_json::json!(["EOSE", word, ["finish"]]));
             let frame = [&event_prefix(&word)[..], b"{}]"].concat();
             prop_assert_eq!(as_json(&Bytes::from(frame)), serde_json::json!(["EVENT", word, {}]));
         }

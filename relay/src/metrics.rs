@@ -70,6 +70,8 @@ pub struct Metrics {
     pub subscriptions: Gauge,
     /// Filters of the open subscriptions.
     pub filters: Gauge,
+    /// Events in the sets of open reconciliations.
+    pub reconciled_events: Gauge,
     /// Bytes of events between admission and their answer.
     pub in_flight_publish_bytes: Gauge,
     /// Seconds a closed connection had lived.
@@ -78,6 +80,8 @@ pub struct Metrics {
     pub verify_workers: Gauge,
     /// Seconds from a REQ's arrival to its EOSE.
     pub eose_seconds: Histogram,
+    /// Seconds from a COUNT's arrival to its answer.
+    pub count_seconds: Histogram,
     /// Events sent to subscribers from the index.
     pub stored_sent: Counter,
     /// Bytes of messages from clients.
@@ -212,6 +216,11 @@ impl Metrics {
             out_queue_bytes: gauge(r, "ws_out_queue_bytes", "Bytes waiting in all out-queues"),
             subscriptions: gauge(r, "subscriptions", "Open subscriptions"),
             filters: gauge(r, "filters", "Filters of the open subscriptions"),
+            reconciled_events: gauge(
+                r,
+                "reconciled_events",
+                "Events in the sets of open reconciliations (NEG-OPEN)",
+            ),
             in_flight_publish_bytes: gauge(
                 r,
                 "in_flight_publish_bytes",
@@ -225,6 +234,7 @@ impl Metrics {
             ),
             ok_seconds: answers(r),
             eose_seconds: seconds(r, "req_eose_seconds", "From a REQ's arrival to its EOSE"),
+            count_seconds: seconds(r, "count_seconds", "From a COUNT's arrival to its answer"),
             stored_sent: counter(r, "stored_events_sent", "Events sent from the index"),
             bytes_in: counter(r, "ws_in_bytes", "Bytes of messages from clients"),
             bytes_out: counter(r, "ws_out_bytes", "Bytes of messages to clients"),

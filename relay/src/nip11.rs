@@ -4,7 +4,7 @@ use nightjar_config::RelayConfig;
 use serde::Serialize;
 
 /// What is served and tested, nothing else.
-pub const SUPPORTED_NIPS: [u16; 9] = [1, 9, 11, 17, 40, 42, 59, 62, 70];
+pub const SUPPORTED_NIPS: [u16; 12] = [1, 9, 11, 17, 40, 42, 45, 59, 62, 67, 70, 77];
 
 /// The document.
 #[derive(Debug, Serialize)]

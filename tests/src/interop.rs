@@ -109,6 +109,26 @@ impl ForeignClient {
         (text("from"), text("text"))
     }
 
+    /// Id and `created_at` of the wrap that the next message received came in; nostr-tools alone tells them.
+    pub fn received_wrap(&mut self) -> Value {
+        self.next("received")["wrap"].clone()
+    }
+
+    /// How many events match, by NIP-45; nostr-tools alone.
+    pub fn count(&mut self, filters: &[Value]) -> Value {
+        writeln!(self.stdin, "{}", json!({ "count": filters }))
+            .expect("the client reads its commands");
+        self.next("counted")["count"].clone()
+    }
+
+    /// Reconciles a set of `[id, created_at]` by NIP-77: what the relay lacks (`have`) and what it has beside (`need`);
+    /// nostr-tools alone.
+    pub fn sync(&mut self, filter: &Value, events: &[Value]) -> Value {
+        let command = json!({"sync": {"filter": filter, "events": events}});
+        writeln!(self.stdin, "{command}").expect("the client reads its commands");
+        self.next("synced")
+    }
+
     fn next(&mut self, event: &str) -> Value {
         if let Some(at) = self.earlier.iter().position(|line| line["event"] == event) {
             return self.earlier.remove(at);

@@ -7,6 +7,7 @@ use nightjar_tests::fleet::{Fleet, Shared};
 use nightjar_tests::interop::{ForeignClient, Library};
 use nightjar_tests::wait::until;
 use nightjar_tests::yaml;
+use serde_json::json;
 
 static FLEET: Shared = Shared::new();
 
@@ -61,4 +62,40 @@ async fn nostr_tools_and_the_cli_exchange_messages() {
 #[tokio::test(flavor = "multi_thread")]
 async fn monstr_and_the_cli_exchange_messages() {
     check("monstr", Library::Monstr, "c").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nostr_tools_counts_and_reconciles_its_wraps() {
+    let test = "nostr-tools-sync";
+    let fleet = fleet().await;
+    let Some(mut foreign) = ForeignClient::start(Library::NostrTools, &fleet.relay("b"), test)
+    else {
+        return;
+    };
+    let home = Home::new(fleet.dir(), test);
+    home.make_key("alice", &fleet.relay("a"));
+    let mut wraps = Vec::new();
+    for number in 0..3 {
+        let text = format!("number {number}");
+        home.send("alice", &foreign.pubkey, &fleet.relay("b"), &text);
+        wraps.push(foreign.received_wrap());
+    }
+    let mine = json!({"kinds": [1059], "#p": [foreign.pubkey]});
+    assert_eq!(foreign.count(std::slice::from_ref(&mine)), json!(3));
+    assert_eq!(
+        foreign.count(&[mine.clone(), json!({"kinds": [1059]})]),
+        json!(3),
+        "each once, and nobody else's"
+    );
+
+    let unknown = json!(["ab".repeat(32), wraps[0][1]]);
+    let known = [wraps[0].clone(), unknown.clone(), wraps[2].clone()];
+    let missing = foreign.sync(&mine, &known);
+    assert_eq!(missing["have"], json!([unknown[0]]));
+    assert_eq!(missing["need"], json!([wraps[1][0]]));
+    let missing = foreign.sync(&mine, &wraps);
+    assert_eq!(
+        (&missing["have"], &missing["need"]),
+        (&json!([]), &json!([]))
+    );
 }

@@ -136,7 +136,7 @@ impl Admission {
         self.counted(admitted)
     }
 
-    /// A token for a REQ.
+    /// A token for a REQ, or another question to the index.
     pub fn admit_req(&self, connection: &ConnectionAdmission) -> Result<(), Refusal> {
         self.counted(connection.rates.check_req())
     }

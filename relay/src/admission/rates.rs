@@ -52,8 +52,14 @@ impl ConnectionRates {
         check(
             &self.reqs,
             LimitRule::reqs_connection,
-            "REQs of this connection",
+            "REQs and other reads of this connection",
         )
+    }
+
+    /// How long to wait before a message that costs a read and belongs to one that is open already: it is not refused, since
+    /// that would end what it belongs to.
+    pub fn pause_before_read(&self) -> Option<Duration> {
+        wait(&self.reqs)
     }
 
     pub(super) fn check_auth(&self) -> Result<(), Refusal> {
@@ -67,11 +73,15 @@ impl ConnectionRates {
     /// How long to wait before the next message is read, after one that is no EVENT, REQ or AUTH and closes no open
     /// subscription. Such a message is always answered; a client that sends many only slows itself down.
     pub fn pause_after_other(&self) -> Option<Duration> {
-        self.others
-            .check()
-            .err()
-            .map(|not_until| not_until.wait_time_from(DefaultClock::default().now()))
+        wait(&self.others)
     }
+}
+
+fn wait(bucket: &DefaultDirectRateLimiter) -> Option<Duration> {
+    bucket
+        .check()
+        .err()
+        .map(|not_until| not_until.wait_time_from(DefaultClock::default().now()))
 }
 
 /// The buckets of all addresses.

@@ -1,6 +1,6 @@
 //! What replaceable and addressable events are unique by (NIP-01): kind, author and `d` value.
 
-use super::{PublicKey, parse_hex};
+use super::{PublicKey, is_replaceable, parse_hex};
 
 /// Kind, author and, for addressable kinds, the value of the `d` tag.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -17,7 +17,7 @@ impl Coordinate {
     /// The coordinate of an event with this kind, author and `d` value; `None` for kinds that have none.
     pub fn of(kind: u16, pubkey: PublicKey, d: &str) -> Option<Coordinate> {
         let d = match kind {
-            0 | 3 | 10_000..=19_999 => String::new(),
+            _ if is_replaceable(kind) => String::new(),
             30_000..=39_999 => d.to_owned(),
             _ => return None,
         };

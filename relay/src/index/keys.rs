@@ -30,6 +30,11 @@ impl Place {
         }
     }
 
+    /// `created_at` of the event, in seconds.
+    pub(super) fn created_at(&self) -> u64 {
+        u64::MAX - self.age
+    }
+
     /// The first place an event of this or an earlier time can have.
     pub(super) fn newest(until: Option<u64>) -> Place {
         Place::new(until.unwrap_or(u64::MAX), [0; 32])

@@ -29,8 +29,8 @@ use nightjar_envelope::{Class, PositionVector};
 pub use error::IndexError;
 pub use query::Query;
 pub use types::{
-    Advance, Applied, Batch, BatchLimits, Found, FreshReason, IndexOptions, IndexStats, Known,
-    LogEntry, LogPosition, LogTime, OpenedAs,
+    Advance, Applied, Batch, BatchLimits, CountBatch, Found, FreshReason, IndexOptions, IndexStats,
+    Known, LogEntry, LogPosition, LogTime, OpenedAs, PlaceBatch,
 };
 
 use self::apply::Writer;

@@ -3,8 +3,9 @@
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
+use std::ops::ControlFlow;
 use std::sync::atomic::Ordering;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use heed::RoTxn;
@@ -16,7 +17,7 @@ use super::plan::plan;
 use super::record::Record;
 use super::rules::Clock;
 use super::scan::Scan;
-use super::{Batch, BatchLimits, Found, Index, IndexError};
+use super::{Batch, BatchLimits, CountBatch, Found, Index, IndexError, PlaceBatch};
 use crate::event::{EventId, class_of};
 use crate::filter::Filter;
 use crate::visibility::{Permit, Readers, may_read_audience};
@@ -35,6 +36,18 @@ pub struct Query {
     /// Scans below this number are in the heap, or done.
     primed: usize,
     heap: BinaryHeap<Reverse<(Place, usize)>>,
+    /// Places looked at so far, whether they matched or not.
+    looked_at: u64,
+}
+
+/// One move of a query.
+enum Step<'t> {
+    /// Nothing is left.
+    End,
+    /// Something was looked at that is no part of the answer.
+    Nothing,
+    /// An event of the answer.
+    Match(Permit, Place, Record<'t>),
 }
 
 impl Query {
@@ -63,27 +76,87 @@ impl Query {
             scans,
             primed: 0,
             heap: BinaryHeap::new(),
+            looked_at: 0,
         })
     }
 
     /// The next part of the answer. Holds a read transaction only while it runs; always makes some progress.
     pub fn next_batch(&mut self, limits: &BatchLimits) -> Result<Batch, IndexError> {
+        let mut batch = Batch::default();
+        let mut bytes = 0;
+        batch.done = self.walk(limits.time, |permit, place, record| {
+            let found = found(permit, place.id, record);
+            bytes += found.json.len();
+            batch.events.push(found);
+            if batch.events.len() >= limits.events || bytes >= limits.bytes {
+                ControlFlow::Break(())
+            } else {
+                ControlFlow::Continue(())
+            }
+        })?;
+        batch.complete = batch.done && self.is_complete();
+        Ok(batch)
+    }
+
+    /// No filter was stopped by its limit, or none can match more than that.
+    fn is_complete(&self) -> bool {
+        self.filters.iter().all(|(filter, left)| {
+            let is_all = filter
+                .limit
+                .zip(filter.most_matches())
+                .is_some_and(|(limit, most)| most <= limit);
+            *left > 0 || is_all
+        })
+    }
+
+    /// Counts the next part of the answer, for at most `time`; as [`Query::next_batch`] otherwise.
+    pub fn count_batch(&mut self, time: Duration) -> Result<CountBatch, IndexError> {
+        let mut events = 0;
+        let done = self.walk(time, |_permit, _, _| {
+            events += 1;
+            ControlFlow::Continue(())
+        })?;
+        Ok(CountBatch { events, done })
+    }
+
+    /// Time and id of the events in the next part of the answer; as [`Query::count_batch`] otherwise.
+    pub fn place_batch(&mut self, time: Duration) -> Result<PlaceBatch, IndexError> {
+        let mut places = Vec::new();
+        let done = self.walk(time, |permit, place, _| {
+            places.push(place_of(permit, place));
+            ControlFlow::Continue(())
+        })?;
+        Ok(PlaceBatch { places, done })
+    }
+
+    /// How many places it has looked at in all its batches: what it cost. Only what its readers may read is ever looked at,
+    /// so that this tells nothing of anything else.
+    pub fn looked_at(&self) -> u64 {
+        self.looked_at
+    }
+
+    /// Calls `on_match` for every event of the answer, until it breaks or time is up. Answers whether nothing is left.
+    fn walk(
+        &mut self,
+        time: Duration,
+        mut on_match: impl FnMut(Permit, Place, &Record<'_>) -> ControlFlow<()>,
+    ) -> Result<bool, IndexError> {
         let started = Instant::now();
         let index = self.index.clone();
         let txn = index.read_txn()?;
-        let mut batch = Batch::default();
-        let mut bytes = 0;
         loop {
-            let more = self.prime_one(&txn)? || self.visit_next(&txn, &mut batch, &mut bytes)?;
-            if !more {
-                batch.done = true;
-                return Ok(batch);
-            }
-            if batch.events.len() >= limits.events
-                || bytes >= limits.bytes
-                || started.elapsed() >= limits.time
-            {
-                return Ok(batch);
+            let step = if self.prime_one(&txn)? {
+                Step::Nothing
+            } else {
+                self.visit_next(&txn)?
+            };
+            let flow = match step {
+                Step::End => return Ok(true),
+                Step::Nothing => ControlFlow::Continue(()),
+                Step::Match(permit, place, record) => on_match(permit, place, &record),
+            };
+            if flow.is_break() || started.elapsed() >= time {
+                return Ok(false);
             }
         }
     }
@@ -105,16 +178,12 @@ impl Query {
         Ok(())
     }
 
-    /// Looks at the next place in the answer's order; `false` when there is none.
-    fn visit_next(
-        &mut self,
-        txn: &RoTxn<'_>,
-        batch: &mut Batch,
-        bytes: &mut usize,
-    ) -> Result<bool, IndexError> {
+    /// Looks at the next place in the answer's order.
+    fn visit_next<'t>(&mut self, txn: &'t RoTxn<'_>) -> Result<Step<'t>, IndexError> {
         let Some(Reverse((place, _))) = self.heap.peek().copied() else {
-            return Ok(false);
+            return Ok(Step::End);
         };
+        self.looked_at += 1;
         let mut here = Vec::new();
         while let Some(Reverse((other, number))) = self.heap.peek().copied() {
             if other != place {
@@ -123,10 +192,7 @@ impl Query {
             self.heap.pop();
             here.push(number);
         }
-        if let Some(found) = self.answer(&here, place, txn)? {
-            *bytes += found.json.len();
-            batch.events.push(found);
-        }
+        let step = self.answer(&here, place, txn)?;
         for number in here {
             let scan = &mut self.scans[number];
             scan.step();
@@ -134,44 +200,44 @@ impl Query {
                 self.push(number, txn)?;
             }
         }
-        Ok(true)
+        Ok(step)
     }
 
     /// The event at a place, if one of the filters that lead to it wants it and its readers may read it.
-    fn answer(
+    fn answer<'t>(
         &mut self,
         scans: &[usize],
         place: Place,
-        txn: &RoTxn<'_>,
-    ) -> Result<Option<Found>, IndexError> {
+        txn: &'t RoTxn<'_>,
+    ) -> Result<Step<'t>, IndexError> {
         let wanted = scans
             .iter()
             .copied()
             .filter(|number| self.filters[self.scans[*number].filter].1 > 0);
         let wanted: Vec<usize> = wanted.collect();
         let Some(first) = wanted.first() else {
-            return Ok(None);
+            return Ok(Step::Nothing);
         };
         let Some(record) = self.scans[*first]
             .space
             .load(self.index.tables(), txn, &place.id)?
         else {
-            return Ok(None); // erased since the key was read
+            return Ok(Step::Nothing); // erased since the key was read
         };
         if !self.is_visible(&record, &place.id, txn)? {
-            return Ok(None);
+            return Ok(Step::Nothing);
         }
         let Some(permit) = may_read_audience(&record.audience, &self.readers) else {
             self.index
                 .inner()
                 .door_violations
                 .fetch_add(1, Ordering::Relaxed);
-            return Ok(None);
+            return Ok(Step::Nothing);
         };
         if self.count_matches(&wanted, &record, &place.id)? {
-            Ok(Some(found(permit, place.id, &record)))
+            Ok(Step::Match(permit, place, record))
         } else {
-            Ok(None)
+            Ok(Step::Nothing)
         }
     }
 
@@ -224,6 +290,11 @@ impl Query {
         }
         Ok(!counted.is_empty())
     }
+}
+
+/// Tells where an event is. The permit is the proof that the read door was asked.
+fn place_of(_permit: Permit, place: Place) -> (u64, EventId) {
+    (place.created_at(), place.id)
 }
 
 /// Copies an event out of the database. The permit is the proof that the read door was asked.

@@ -180,6 +180,26 @@ pub struct Batch {
     pub events: Vec<Found>,
     /// No more will come.
     pub done: bool,
+    /// With `done`: nothing was left out for a `limit`. Depends only on what the readers may read; `false` if it is not known.
+    pub complete: bool,
+}
+
+/// Part of a count.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CountBatch {
+    /// Events counted in this part.
+    pub events: u64,
+    /// No more will come.
+    pub done: bool,
+}
+
+/// Part of an answer, without the events themselves.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct PlaceBatch {
+    /// `created_at` in seconds and id of each event, in the order of the answer.
+    pub places: Vec<(u64, EventId)>,
+    /// No more will come.
+    pub done: bool,
 }
 
 /// Figures for `/metrics` and the admin port.

@@ -11,7 +11,7 @@ use bytes::Bytes;
 
 use crate::event::{Event, EventId};
 use crate::filter::Filter;
-use crate::index::Found;
+use crate::index::{Batch, Found};
 use crate::message;
 use crate::session::outbox::Outbox;
 use crate::visibility::{Permit, Readers};
@@ -79,13 +79,13 @@ impl Subscription {
 
     /// Sends a batch of stored events, without those already sent live, and EOSE after the last batch. All in one go, so
     /// that they leave in few writes. Answers how many were sent; `None`: the subscription was closed.
-    pub fn send_stored(&self, found: &[Found], last: bool) -> Option<usize> {
+    pub fn send_stored(&self, batch: &Batch) -> Option<usize> {
         let mut state = self.lock();
         let State::Reading { sent, eose_at } = &mut *state else {
             return None;
         };
-        let mut fresh = Vec::with_capacity(found.len());
-        for event in found {
+        let mut fresh: Vec<&Found> = Vec::with_capacity(batch.events.len());
+        for event in &batch.events {
             let key = short_key(&event.id);
             if sent.contains(&key) {
                 continue;
@@ -95,9 +95,9 @@ impl Subscription {
             }
             fresh.push(event);
         }
-        let eose = last.then(|| message::eose(&self.id));
+        let eose = batch.done.then(|| message::eose(&self.id, batch.complete));
         self.outbox.push_stored(&self.prefix, &fresh, eose);
-        if last {
+        if batch.done {
             *eose_at = Some(Instant::now());
             if sent.is_empty() {
                 *state = State::Live;

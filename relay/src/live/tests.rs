@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use serde_json::json;
 
 use super::*;
-use crate::index::Found;
+use crate::index::{Batch, Found};
 use crate::session::outbox::{Frame, Next};
 use crate::visibility::Readers;
 
@@ -54,6 +54,15 @@ impl Reader {
     }
 }
 
+/// The last batch of a stored read.
+fn last(events: Vec<Found>) -> Batch {
+    Batch {
+        events,
+        done: true,
+        complete: true,
+    }
+}
+
 fn live() -> Live {
     Live::new(Arc::new(Metrics::new()))
 }
@@ -95,10 +104,8 @@ async fn what_was_sent_live_is_left_out_of_the_stored_read_and_the_other_way_rou
         id: event.id,
         json: event.json().clone(),
     });
-    assert_eq!(
-        reader.open.subscription().send_stored(&stored, true),
-        Some(1)
-    );
+    let stored = last(stored.to_vec());
+    assert_eq!(reader.open.subscription().send_stored(&stored), Some(1));
     live.deliver(&two, Source::Consumer);
     assert_eq!(reader.take().await, [1, 2]);
     live.deliver(&event(3, 1, 1, "x"), Source::Consumer);
@@ -111,7 +118,7 @@ async fn nothing_is_sent_after_the_end() {
     let Reader { open, outbox } = Reader::open(&live, vec![filter(&json!({}))]);
     let subscription = open.subscription().clone();
     drop(open);
-    assert_eq!(subscription.send_stored(&[], true), None);
+    assert_eq!(subscription.send_stored(&last(vec![])), None);
     live.deliver(&event(1, 1, 1, "x"), Source::Publisher);
     outbox.end(crate::metrics::Close::drain);
     assert!(matches!(outbox.next(1).await, Next::End(_)));
@@ -194,7 +201,7 @@ async fn deliveries_at_the_same_time_send_an_event_once() {
     let outbox = Outbox::new(1 << 30, Arc::new(Metrics::new()));
     let readers = Arc::new(ArcSwap::from_pointee(Readers::anonymous()));
     let open = live.open("s", filters, readers, outbox.clone());
-    open.subscription().send_stored(&[], true);
+    open.subscription().send_stored(&last(vec![]));
     let tags: Vec<[&str; 2]> = topics.iter().map(|topic| ["t", topic]).collect();
     let events = |thread: u16| -> Vec<Arc<Event>> {
         (0..EACH)

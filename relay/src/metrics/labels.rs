@@ -114,7 +114,7 @@ closed_label!(
         events_connection,
         /// Events a second of one address prefix.
         events_address,
-        /// REQs a second of one connection.
+        /// REQs and other reads a second of one connection.
         reqs_connection,
         /// AUTH attempts a minute of one connection.
         auth_attempts,
@@ -128,6 +128,8 @@ closed_label!(
         subscriptions,
         /// The queue of the signature workers.
         verify_queue,
+        /// Events in the open reconciliations of one connection, or of the whole relay.
+        reconciled_events,
         /// Messages a second that were no valid request.
         bad_messages,
     }
@@ -136,8 +138,12 @@ closed_label!(
 closed_label!(
     /// Where a private read was refused or left out.
     Door, DoorLabels, door, {
-        /// A filter that names private kinds, from a client without AUTH.
+        /// A REQ whose filter names private kinds, from a client without AUTH.
         req,
+        /// A COUNT of the same sort.
+        count,
+        /// A NEG-OPEN of the same sort.
+        neg,
         /// A stored event at output. Must stay 0: the index reads only the keyspaces of the reader.
         stored,
         /// A live event that matched a subscription whose reader may not see it.

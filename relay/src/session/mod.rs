@@ -1,39 +1,44 @@
 //! One client connection as Nostr sees it: messages in, answers into the out-queue. Knows no socket.
 //!
 //! `on_text` takes messages in order. AUTH is finished before the next message is read, so that what follows it counts as
-//! authenticated; EVENTs are answered as they become durable, REQs as they are read.
+//! authenticated; EVENTs are answered as they become durable, REQs, COUNTs and NEG-OPENs as they are
+//! read.
 
+mod count;
 mod event;
+mod open;
 pub mod outbox;
+mod read;
+mod reconciliation;
 mod req;
+mod sync;
 #[cfg(test)]
 mod tests;
 
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, MutexGuard};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use nightjar_config::{Limits, RelayConfig};
-use tokio::task::AbortHandle;
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::admission::{Admission, ConnectionAdmission, Refusal};
 use crate::event::Event;
 use crate::index::Index;
-use crate::live::{Live, OpenSubscription, SharedReaders};
+use crate::live::{Live, SharedReaders};
 use crate::log::{PublishContext, PublishError, Published, Readiness};
-use crate::message::{self, ClientMessage, MessageError, MessageLimits};
+use crate::message::{self, About, ClientMessage, MessageError, MessageLimits};
 use crate::metrics::{AuthStep, LimitRule, Metrics};
 use crate::visibility::Readers;
+use open::{Open, SharedOpen};
 use outbox::Outbox;
-use req::ReadPool;
+pub use read::{ReadBounds, ReadPool};
+use reconciliation::SyncRoom;
 
-/// Most values in the filters of all open subscriptions of one connection. Each costs some 200 bytes while it is open.
-const MAX_FILTER_VALUES: usize = 20_000;
 /// Most keys that may authenticate on one connection.
 const MAX_READERS: usize = 64;
 
@@ -65,6 +70,10 @@ pub struct Services {
     pub admission: Arc<Admission>,
     /// Threads of stored reads.
     pub reads: ReadPool,
+    /// What one read may cost.
+    pub bounds: ReadBounds,
+    /// Room for the sets of open reconciliations.
+    sync_room: SyncRoom,
     /// Cancelled when the relay begins to drain.
     pub drain: CancellationToken,
 }
@@ -90,6 +99,11 @@ pub struct Parts {
 impl Services {
     /// Puts the parts together.
     pub fn new(parts: Parts) -> Arc<Self> {
+        Self::within(parts, ReadBounds::default())
+    }
+
+    /// The same with other bounds on what a read may cost.
+    pub fn within(parts: Parts, bounds: ReadBounds) -> Arc<Self> {
         let Parts {
             config,
             index,
@@ -99,7 +113,9 @@ impl Services {
             readiness,
             admission,
         } = parts;
+        let sync_room = SyncRoom::new(bounds.relay_sync_events, metrics.clone());
         Arc::new(Self {
+            sync_room,
             config,
             index,
             live,
@@ -108,6 +124,7 @@ impl Services {
             readiness,
             admission,
             reads: ReadPool::for_this_machine(),
+            bounds,
             drain: CancellationToken::new(),
         })
     }
@@ -117,24 +134,6 @@ impl Services {
     }
 }
 
-/// One open subscription of a session, and the stored read that may still go on for it.
-struct Entry {
-    open: OpenSubscription,
-    read: Option<AbortHandle>,
-    /// Values in its filters.
-    values: usize,
-}
-
-impl Drop for Entry {
-    fn drop(&mut self) {
-        if let Some(read) = &self.read {
-            read.abort();
-        }
-    }
-}
-
-type Subscriptions = Arc<Mutex<HashMap<String, Entry>>>;
-
 /// One connection.
 pub struct Session {
     services: Arc<Services>,
@@ -142,7 +141,9 @@ pub struct Session {
     outbox: Outbox,
     readers: SharedReaders,
     challenge: String,
-    subscriptions: Subscriptions,
+    open: SharedOpen,
+    /// COUNTs and NEG-OPENs of a connection take turns: who asks for many at once waits for its own, not others for it.
+    turns: Arc<Semaphore>,
     /// Publishes that have not been answered yet.
     publishes: TaskTracker,
 }
@@ -159,7 +160,8 @@ impl Session {
             outbox,
             readers: Arc::new(ArcSwap::from_pointee(Readers::anonymous())),
             challenge,
-            subscriptions: Subscriptions::default(),
+            open: SharedOpen::default(),
+            turns: Arc::new(Semaphore::new(1)),
             publishes: TaskTracker::new(),
         }
     }
@@ -180,7 +182,7 @@ impl Session {
         // The socket gives text only; anything else is answered as bad input too.
         let parsed = std::str::from_utf8(&text).map_err(|_| MessageError {
             problem: message::Problem::NotAnArray("not UTF-8".to_owned()),
-            subscription: None,
+            about: About::Nothing,
         });
         match parsed.and_then(|text| message::parse(text, &shape)) {
             Ok(ClientMessage::Event(raw)) => {
@@ -192,6 +194,18 @@ impl Session {
             }) => {
                 self.on_req(&subscription, &filters, &limits).await;
             }
+            Ok(ClientMessage::Count { query, filters }) => {
+                self.on_count(&query, &filters, &limits);
+            }
+            Ok(ClientMessage::NegOpen {
+                sync,
+                filter,
+                message,
+            }) => self.on_neg_open(&sync, filter, message, &limits),
+            Ok(ClientMessage::NegMessage { sync, message }) => {
+                self.on_neg_message(&sync, message).await;
+            }
+            Ok(ClientMessage::NegClose { sync }) => self.on_neg_close(&sync).await,
             Ok(ClientMessage::Close { subscription }) => self.on_close(&subscription).await,
             Ok(ClientMessage::Auth(raw)) => {
                 let json = text.slice_ref(raw.get().as_bytes());
@@ -217,17 +231,27 @@ impl Session {
     }
 
     async fn on_bad_message(&mut self, error: &MessageError) {
-        match &error.subscription {
-            Some(subscription) => {
-                // A REQ that is refused also ends the subscription it would have replaced.
-                self.lock().remove(subscription);
-                self.outbox
-                    .push_text(message::closed(subscription, &format!("invalid: {error}")));
-                self.services.metrics.bad_messages.inc();
-                self.pause().await;
+        let reason = format!("invalid: {error}");
+        let answer = match &error.about {
+            About::Nothing => return self.notice(&reason).await,
+            // What is refused also ends what it would have replaced.
+            About::Subscription(id) => {
+                let replaced = self.lock().subscriptions.remove(id);
+                drop(replaced);
+                message::closed(id, &reason)
             }
-            None => self.notice(&format!("invalid: {error}")).await,
-        }
+            About::Count(id) => {
+                self.lock().counts.remove(id);
+                message::closed(id, &reason)
+            }
+            About::Sync(id) => {
+                self.lock().syncs.remove(id);
+                message::neg_error(id, &reason)
+            }
+        };
+        self.outbox.push_text(answer);
+        self.services.metrics.bad_messages.inc();
+        self.pause().await;
     }
 
     async fn notice(&mut self, text: &str) {
@@ -237,9 +261,15 @@ impl Session {
     }
 
     async fn on_close(&mut self, subscription: &str) {
-        let ended = self.lock().remove(subscription);
+        let (ended, given_up) = {
+            let mut open = self.lock();
+            (
+                open.subscriptions.remove(subscription),
+                open.counts.remove(subscription),
+            )
+        };
         // Whoever opened it has paid with its REQ; only a CLOSE of nothing is noise.
-        if ended.is_none() {
+        if ended.is_none() && given_up.is_none() {
             self.pause().await;
         }
     }
@@ -291,7 +321,7 @@ impl Session {
     /// Called now and then while the connection is open.
     pub fn tidy(&self) {
         let now = Instant::now();
-        for entry in self.lock().values() {
+        for entry in self.lock().subscriptions.values() {
             entry.open.subscription().forget_stored(now);
         }
     }
@@ -302,19 +332,26 @@ impl Session {
         self.publishes.close();
         // In doubt after that; the client sends again elsewhere.
         let _ = tokio::time::timeout(publishes_within, self.publishes.wait()).await;
-        let ended: Vec<(String, Entry)> = self.lock().drain().collect();
-        for (subscription, _entry) in &ended {
-            self.outbox.push_text(message::closed(
-                subscription,
-                "error: this relay is going away",
-            ));
+        const REASON: &str = "error: this relay is going away";
+        let ended = std::mem::take(&mut *self.lock());
+        for id in ended.subscriptions.keys().chain(ended.counts.keys()) {
+            self.outbox.push_text(message::closed(id, REASON));
+        }
+        for id in ended.syncs.keys() {
+            self.outbox.push_text(message::neg_error(id, REASON));
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<String, Entry>> {
-        self.subscriptions
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Open> {
+        open::lock(&self.open)
+    }
+}
+
+impl Drop for Session {
+    /// Reads under way hold what is open too, so it would not end by itself.
+    fn drop(&mut self) {
+        let ended = std::mem::take(&mut *self.lock());
+        drop(ended);
     }
 }
 

@@ -1,67 +1,33 @@
 //! REQ: the read gate, the live subscription, then the stored read, then EOSE.
 
 use std::collections::HashMap;
-use std::sync::{Arc, PoisonError};
-use std::time::{Duration, Instant};
+use std::sync::Arc;
+use std::time::Instant;
 
 use nightjar_config::Limits;
 use serde_json::value::RawValue;
-use tokio::sync::Semaphore;
-use tokio::task::JoinError;
 use tracing::Instrument;
 
-use super::{Entry, MAX_FILTER_VALUES, Services, Session, Subscriptions, unix_seconds};
-use crate::admission::Refusal;
+use super::open::{self, Entry, SharedOpen};
+use super::read::{Ended, value_count};
+use super::{Services, Session, unix_seconds};
 use crate::filter::Filter;
-use crate::index::{BatchLimits, IndexError};
+use crate::index::BatchLimits;
 use crate::live::Subscription;
 use crate::message;
-use crate::metrics::{Door, LimitRule};
+use crate::metrics::Door;
 use crate::session::outbox::Outbox;
-use crate::visibility::{FilterGate, Readers, gate_filter};
+use crate::visibility::Readers;
 
-/// Most time one read takes a thread before it goes to the back of the queue: a big query never delays a small one.
-const READ_SLICE: Duration = Duration::from_millis(10);
 /// Most events of one slice.
 const READ_EVENTS: usize = 500;
-
-/// A few threads for index reads, given out first come, first served.
-#[derive(Debug, Clone)]
-pub struct ReadPool {
-    threads: Arc<Semaphore>,
-}
-
-impl ReadPool {
-    /// As many threads as the machine has cores, at least 2: an LMDB read may wait for the disk.
-    pub fn for_this_machine() -> Self {
-        let cores = std::thread::available_parallelism().map_or(2, std::num::NonZero::get);
-        Self {
-            threads: Arc::new(Semaphore::new(cores.max(2))),
-        }
-    }
-
-    /// Runs a short read. The semaphore is fair, so waiting reads take turns.
-    pub(super) async fn run<T: Send + 'static>(
-        &self,
-        read: impl FnOnce() -> T + Send + 'static,
-    ) -> Result<T, JoinError> {
-        // The semaphore is never closed; without a permit the read would only be less fair.
-        let permit = self.threads.clone().acquire_owned().await.ok();
-        tokio::task::spawn_blocking(move || {
-            let result = read();
-            drop(permit);
-            result
-        })
-        .await
-    }
-}
 
 impl Session {
     /// Takes a REQ. Live events flow from now on; the stored read goes on by itself.
     pub(super) async fn on_req(&mut self, id: &str, raw: &[&RawValue], limits: &Limits) {
         let started = Instant::now();
         // A REQ under a known id ends the old subscription, also if the new one is refused.
-        let replaced = self.lock().remove(id);
+        let replaced = self.lock().subscriptions.remove(id);
         drop(replaced);
         let readers = self.readers.load_full();
         let filters = match self.check_req(raw, &readers, limits) {
@@ -81,16 +47,16 @@ impl Session {
         let read = StoredRead {
             services: self.services.clone(),
             subscription: open.subscription().clone(),
-            subscriptions: self.subscriptions.clone(),
+            open: self.open.clone(),
             outbox: self.outbox.clone(),
             id: id.to_owned(),
             started,
         };
-        let mut subscriptions = self.lock();
+        let mut connection = self.lock();
         // Spawned under the lock: a read that fails at once must find its subscription to close it.
         let span = tracing::debug_span!("session", verb = "REQ", filters = filters.len());
         let task = tokio::spawn(read.run(filters, readers).instrument(span));
-        subscriptions.insert(
+        connection.subscriptions.insert(
             id.to_owned(),
             Entry {
                 open,
@@ -100,81 +66,29 @@ impl Session {
         );
     }
 
-    /// The filters, or the reason for a CLOSED.
+    /// The filters, with a limit each, or the reason for a CLOSED.
     fn check_req(
         &self,
         raw: &[&RawValue],
         readers: &Readers,
         limits: &Limits,
     ) -> Result<Vec<Filter>, String> {
-        let services = &self.services;
-        services
-            .admission
-            .admit_req(&self.admission)
-            .map_err(|refusal: Refusal| refusal.to_string())?;
-        if self.lock().len() >= limits.max_subscriptions {
-            services.admission.on_limit(LimitRule::subscriptions);
-            let limit = limits.max_subscriptions;
-            return Err(format!(
-                "rate-limited: {limit} subscriptions are open, the limit (max_subscriptions)"
-            ));
-        }
-        let mut filters = Vec::with_capacity(raw.len());
-        for filter in raw {
-            let mut filter = Filter::parse(filter).map_err(|error| {
-                services.metrics.bad_messages.inc();
-                error.to_string()
-            })?;
+        let mut filters = self.check_read(raw, readers, limits, Door::req)?;
+        for filter in &mut filters {
             filter.cap_limit(limits.default_limit, limits.max_limit);
-            filters.push(filter);
         }
-        let open: usize = self.lock().values().map(|entry| entry.values).sum();
-        let values = open + value_count(&filters);
-        if values > MAX_FILTER_VALUES {
-            services.admission.on_limit(LimitRule::subscriptions);
-            return Err(format!(
-                "rate-limited: the filters of this connection would have {values} values, the limit is {MAX_FILTER_VALUES}"
-            ));
-        }
-        if gate_filter(&filters, readers) == FilterGate::AuthRequired {
-            services.metrics.on_read_refused(Door::req);
-            return Err(
-                "auth-required: gift wraps are served to their authenticated recipients only"
-                    .to_owned(),
-            );
-        }
-        // While the index is rebuilt, an EOSE over half of it would be a lie.
-        services.readiness.refuses_reads().map_or(Ok(filters), Err)
+        Ok(filters)
     }
-}
-
-fn value_count(filters: &[Filter]) -> usize {
-    filters.iter().map(Filter::value_count).sum()
 }
 
 /// The stored half of one REQ.
 struct StoredRead {
     services: Arc<Services>,
     subscription: Arc<Subscription>,
-    subscriptions: Subscriptions,
+    open: SharedOpen,
     outbox: Outbox,
     id: String,
     started: Instant,
-}
-
-/// Why a stored read ended without EOSE.
-enum Ended {
-    /// The subscription or the connection is gone: nobody waits for an answer.
-    Abandoned,
-    /// The index failed: the client is told.
-    Failed(IndexError),
-}
-
-impl From<JoinError> for Ended {
-    /// A read that panicked, or a runtime that stops.
-    fn from(_: JoinError) -> Self {
-        Self::Abandoned
-    }
 }
 
 impl StoredRead {
@@ -214,7 +128,7 @@ impl StoredRead {
             let limits = BatchLimits {
                 events: READ_EVENTS,
                 bytes: room.bytes().max(1),
-                time: READ_SLICE,
+                time: self.services.bounds.slice,
             };
             let (resumed, batch) = self
                 .services
@@ -228,7 +142,7 @@ impl StoredRead {
             let batch = batch.map_err(Ended::Failed)?;
             let sent = self
                 .subscription
-                .send_stored(&batch.events, batch.done)
+                .send_stored(&batch)
                 .ok_or(Ended::Abandoned)?;
             drop(room);
             self.services.metrics.stored_sent.inc_by(sent as u64);
@@ -248,15 +162,13 @@ impl StoredRead {
 
     /// Calls `act` if this still is the subscription under its id.
     fn with_entry(&self, act: impl FnOnce(&mut HashMap<String, Entry>)) {
-        let mut subscriptions = self
+        let mut open = open::lock(&self.open);
+        let is_this = open
             .subscriptions
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        let is_this = subscriptions
             .get(&self.id)
             .is_some_and(|entry| Arc::ptr_eq(entry.open.subscription(), &self.subscription));
         if is_this {
-            act(&mut subscriptions);
+            act(&mut open.subscriptions);
         }
     }
 }

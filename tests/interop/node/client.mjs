@@ -1,5 +1,7 @@
 // A NIP-17 client made of unmodified nostr-tools. Speaks JSON lines: commands on stdin, what happens on stdout.
 //   node client.mjs RELAY         {"send":{"to":"<pubkey, hex>","text":"..."}}
+//                                 {"count":[<filter>...]}
+//                                 {"sync":{"filter":<filter>,"events":[["<id, hex>",<created_at>]...]}}
 // The modules come from the folder in NIGHTJAR_INTEROP_NODE; the key is made here and never leaves.
 import { createRequire } from 'node:module'
 import { createInterface } from 'node:readline'
@@ -8,6 +10,9 @@ const require = createRequire(`${process.env.NIGHTJAR_INTEROP_NODE}/package.json
 const { Relay, useWebSocketImplementation } = require('nostr-tools/relay')
 const { generateSecretKey, getPublicKey, finalizeEvent } = require('nostr-tools/pure')
 const nip17 = require('nostr-tools/nip17')
+// The package has this file, and forgets to name it among its exports.
+const nip77 = `${process.env.NIGHTJAR_INTEROP_NODE}/node_modules/nostr-tools/lib/cjs/nip77.js`
+const { NegentropySync, NegentropyStorageVector } = require(nip77)
 useWebSocketImplementation(require('ws').WebSocket)
 
 const url = process.argv[2]
@@ -35,10 +40,27 @@ async function authenticate(relay) {
 function onWrap(wrap) {
   try {
     const rumor = nip17.unwrapEvent(wrap, secret)
-    say({ event: 'received', from: rumor.pubkey, kind: rumor.kind, text: rumor.content })
+    const { id, created_at } = wrap
+    say({ event: 'received', from: rumor.pubkey, kind: rumor.kind, text: rumor.content, wrap: [id, created_at] })
   } catch (error) {
     say({ event: 'error', message: `cannot unwrap: ${error.message}` })
   }
+}
+
+// Which of these events the relay lacks (have), and which it has beside them (need).
+function sync(relay, { filter, events }) {
+  const storage = new NegentropyStorageVector()
+  for (const [id, createdAt] of events) storage.insert(createdAt, id)
+  storage.seal()
+  const [have, need] = [[], []]
+  return new Promise((resolve, reject) => {
+    const reconciliation = new NegentropySync(relay, storage, filter, {
+      onhave: id => have.push(id),
+      onneed: id => need.push(id),
+      onclose: problem => (problem ? reject(new Error(problem)) : resolve({ have, need })),
+    })
+    reconciliation.start()
+  })
 }
 
 async function main() {
@@ -54,10 +76,17 @@ async function main() {
   say({ event: 'ready', pubkey })
 
   for await (const line of createInterface({ input: process.stdin })) {
-    const { to, text } = JSON.parse(line).send
-    const wrap = nip17.wrapEvent(secret, { publicKey: to }, text)
-    await relay.publish(wrap)
-    say({ event: 'sent', id: wrap.id })
+    const command = JSON.parse(line)
+    if (command.count) {
+      say({ event: 'counted', count: await relay.count(command.count, {}) })
+    } else if (command.sync) {
+      say({ event: 'synced', ...(await sync(relay, command.sync)) })
+    } else {
+      const { to, text } = command.send
+      const wrap = nip17.wrapEvent(secret, { publicKey: to }, text)
+      await relay.publish(wrap)
+      say({ event: 'sent', id: wrap.id })
+    }
   }
   relay.onclose = null
   relay.close()

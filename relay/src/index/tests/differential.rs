@@ -147,6 +147,35 @@ fn survivors(events: &[Event], now_s: u64) -> Vec<Event> {
         .collect()
 }
 
+fn unlimited(filter: &Filter) -> Filter {
+    Filter {
+        limit: None,
+        ..filter.clone()
+    }
+}
+
+/// Whether the whole answer says of itself that nothing was left out.
+fn is_complete(query: &mut Query) -> bool {
+    loop {
+        let batch = query.next_batch(&BatchLimits::default()).unwrap();
+        if batch.done {
+            return batch.complete;
+        }
+        assert!(!batch.complete);
+    }
+}
+
+fn count(query: &mut Query, time: Duration) -> u64 {
+    let mut events = 0;
+    loop {
+        let batch = query.count_batch(time).unwrap();
+        events += batch.events;
+        if batch.done {
+            return events;
+        }
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 40, ..ProptestConfig::default() })]
 
@@ -169,7 +198,16 @@ proptest! {
             let limits = BatchLimits { events: per_batch, bytes: usize::MAX, time };
             let mut query = bed.index.query(&filters, &readers, NOW).unwrap();
             let expected = naive(&stored, &filters, &readers, NOW);
-            prop_assert_eq!(drain(&mut query, &limits), expected, "{:?} {:?}", filters, readers);
+            prop_assert_eq!(&drain(&mut query, &limits), &expected, "{:?} {:?}", filters, readers);
+            let everything = naive(&stored, &filters.iter().map(unlimited).collect::<Vec<_>>(), &readers, NOW);
+            let has_room = filters.iter().all(|filter| {
+                naive(&stored, &[unlimited(filter)], &readers, NOW).len() < filter.limit.unwrap_or(usize::MAX)
+            });
+            let complete = is_complete(&mut bed.index.query(&filters, &readers, NOW).unwrap());
+            prop_assert!(!complete || everything == expected, "{:?} {:?}", filters, readers);
+            prop_assert!(complete || !has_room, "{:?} {:?}", filters, readers);
+            let mut query = bed.index.query(&filters, &readers, NOW).unwrap();
+            prop_assert_eq!(count(&mut query, time), expected.len() as u64, "{:?} {:?}", filters, readers);
         }
         prop_assert_eq!(bed.index.stats().unwrap().door_violations, 0);
     }

@@ -25,11 +25,14 @@ use crate::index::{Applied, Index, IndexOptions, LogEntry};
 use crate::live::{Live, Source};
 use crate::log::{PublishContext, PublishError, Published, Readiness};
 use crate::metrics::Metrics;
-use crate::session::{Parts, Publish, Services, unix_seconds};
+use crate::session::{Parts, Publish, ReadBounds, Services, unix_seconds};
 use crate::socket::Timings;
 
 /// How long any answer may take.
 pub(super) const SOON: Duration = Duration::from_secs(10);
+
+/// The first negentropy message of a client without events: version, no upper bound, a list of 0 ids.
+pub(super) const NOTHING: &str = "6100000200";
 
 const CONFIG: &str = r#"
 fleet: {id: 00112233445566778899aabbccddeeff, name: test-fleet}
@@ -127,6 +130,14 @@ impl Relay {
         adjust: impl FnOnce(&mut RelayConfig),
         timings: Timings,
     ) -> Self {
+        Self::start_within(ReadBounds::default(), adjust, timings).await
+    }
+
+    pub(super) async fn start_within(
+        bounds: ReadBounds,
+        adjust: impl FnOnce(&mut RelayConfig),
+        timings: Timings,
+    ) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         let mut config = RelayConfig::from_yaml(CONFIG).expect("a configuration");
         adjust(&mut config);
@@ -154,7 +165,7 @@ impl Relay {
             },
             metrics.clone(),
         );
-        let services = Services::new(Parts {
+        let parts = Parts {
             config: Arc::new(ArcSwap::new(config)),
             index,
             live,
@@ -162,7 +173,8 @@ impl Relay {
             metrics,
             readiness: Readiness::default(),
             admission: Arc::new(admission),
-        });
+        };
+        let services = Services::within(parts, bounds);
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let port = http::serve(listener, services.clone(), timings).expect("a listener");
         Self {
@@ -309,11 +321,39 @@ impl Client {
         }
     }
 
+    /// The answer to a COUNT. A CLOSED is returned as an error.
+    pub(super) async fn count(&mut self, id: &str, filters: &[Value]) -> Result<u64, String> {
+        let mut message = vec![json!("COUNT"), json!(id)];
+        message.extend_from_slice(filters);
+        self.send(Value::Array(message)).await;
+        let answer = self.receive().await;
+        assert_eq!(answer[1], id, "{answer}");
+        match answer[0].as_str() {
+            Some("COUNT") => {
+                let count = answer[2]["count"].as_u64().expect("a number");
+                assert_eq!(answer, json!(["COUNT", id, {"count": count}]));
+                Ok(count)
+            }
+            Some("CLOSED") => Err(answer[2].as_str().expect("a reason").to_owned()),
+            _ => panic!("no answer to a COUNT: {answer}"),
+        }
+    }
+
     /// Reads until something asked now is answered, whatever comes before.
     pub(super) async fn check_answers(&mut self) {
         self.send(json!(["REQ", "last", {"ids": ["00".repeat(32)]}]))
             .await;
-        while self.receive().await != json!(["EOSE", "last"]) {}
+        self.until_eose("last").await;
+    }
+
+    /// Reads up to the EOSE of a subscription, whatever comes before. Answers with its hints, if it has any.
+    pub(super) async fn until_eose(&mut self, id: &str) -> Option<Value> {
+        loop {
+            let frame = self.receive().await;
+            if frame[0] == "EOSE" && frame[1] == id {
+                return frame.get(2).cloned();
+            }
+        }
     }
 
     /// Shows that the connection is unharmed, and that nothing else was waiting in it.

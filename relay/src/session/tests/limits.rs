@@ -116,7 +116,7 @@ async fn closing_what_one_opened_is_not_slowed_down() {
         }
     }
     client.send(json!(["REQ", "last", {"kinds": [1]}])).await;
-    while client.receive().await != json!(["EOSE", "last"]) {}
+    client.until_eose("last").await;
     let text = relay.services.metrics.encode().expect("text");
     assert!(
         text.contains("nj_limit_refusals_total{rule=\"bad_messages\"} 0"),

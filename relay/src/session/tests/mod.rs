@@ -2,9 +2,12 @@
 //! publisher of these tests applies straight to the index, as the log's publisher does after its acknowledgement.
 
 mod bad_input;
+mod count;
+mod doors;
 mod harness;
 mod lifecycle;
 mod limits;
 mod private_reads;
 mod publish;
+mod reconciliation;
 mod subscriptions;

@@ -40,6 +40,47 @@ async fn stored_events_come_newest_first_and_the_limit_is_honoured() {
 }
 
 #[tokio::test]
+async fn eose_says_finish_if_nothing_was_left_out_for_a_limit() {
+    let relay = Relay::start_with(
+        |config| (config.limits.default_limit, config.limits.max_limit) = (4, 5),
+        Default::default(),
+    )
+    .await;
+    let keys = Keys::generate();
+    let author = keys.public_key().to_hex();
+    let mut notes: Vec<_> = (0..4)
+        .map(|age| event_at(&keys, 1, "note", &[], -age * 10))
+        .collect();
+    notes.push(event(&keys, 0, "{}", &[]));
+    relay.publish(&notes.iter().collect::<Vec<_>>()).await;
+    let id = notes[0].id.to_hex();
+    let finish = Some(json!(["finish"]));
+    let mut client = relay.client().await;
+    for (filters, expected) in [
+        (vec![json!({"kinds": [1], "limit": 5})], &finish),
+        (vec![json!({"kinds": [2]})], &finish),
+        (vec![json!({"kinds": []})], &finish),
+        // As many as the limit: whether there are more was not looked for.
+        (vec![json!({"kinds": [1]})], &None),
+        (vec![json!({"kinds": [1], "limit": 3})], &None),
+        (vec![json!({"kinds": [1], "limit": 0})], &None),
+        (vec![json!({"kinds": [2]}), json!({"limit": 1})], &None),
+        // There cannot be more.
+        (vec![json!({"ids": [id], "limit": 1})], &finish),
+        (
+            vec![json!({"kinds": [0], "authors": [author], "limit": 1})],
+            &finish,
+        ),
+        (vec![json!({"kinds": [0], "limit": 1})], &None),
+    ] {
+        let mut message = vec![json!("REQ"), json!("s")];
+        message.extend(filters.clone());
+        client.send(message.into()).await;
+        assert_eq!(&client.until_eose("s").await, expected, "{filters:?}");
+    }
+}
+
+#[tokio::test]
 async fn limit_0_reads_nothing_stored_and_everything_live() {
     let relay = Relay::start().await;
     let keys = Keys::generate();
