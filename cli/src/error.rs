@@ -192,9 +192,9 @@ pub(crate) fn code_of(error: &ConnectionError) -> Code {
         ConnectionError::Identity(_) => Code::CannotSeal,
         ConnectionError::Refused { prefix, message } => match prefix {
             Prefix::AuthRequired => Code::AuthFailed,
-            Prefix::Restricted | Prefix::Blocked | Prefix::Pow => Code::NotAllowed,
+            Prefix::Restricted | Prefix::Blocked => Code::NotAllowed,
             Prefix::RateLimited => Code::RateLimited,
-            Prefix::Invalid => Code::Invalid,
+            Prefix::Invalid | Prefix::Pow => Code::Invalid,
             Prefix::Error if message.contains("durable") => Code::NotDurable,
             _ => Code::Protocol,
         },

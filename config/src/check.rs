@@ -165,6 +165,7 @@ impl Limits {
             self.created_at_ahead_seconds,
             0..=86_400,
         )?;
+        within("limits.min_pow_difficulty", self.min_pow_difficulty, 0..=64)?;
         self.check_rates()?;
         self.check_room()
     }

@@ -22,6 +22,10 @@ pub struct Limits {
     pub max_event_tags: usize,
     /// How far in the future `created_at` may be, in seconds, 0 to 86,400. Default 900.
     pub created_at_ahead_seconds: u64,
+    /// Leading zero bits that an event's id must have (NIP-13), 0 to 64. Default 0: no proof of work is asked for. Written only when asked
+    /// for, so that relays which do not know it can read the file.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub min_pow_difficulty: u32,
 
     /// Events a second that a connection may publish in the long run, above 0. Default 50.
     pub events_per_second_per_connection: f64,
@@ -56,6 +60,14 @@ pub struct Limits {
     pub drain_seconds: u64,
 }
 
+#[allow(
+    clippy::trivially_copy_pass_by_ref,
+    reason = "serde passes a reference"
+)]
+fn is_zero(value: &u32) -> bool {
+    *value == 0
+}
+
 impl Default for Limits {
     fn default() -> Self {
         Self {
@@ -67,6 +79,7 @@ impl Default for Limits {
             max_subid_length: 64,
             max_event_tags: 5_000,
             created_at_ahead_seconds: 900,
+            min_pow_difficulty: 0,
             events_per_second_per_connection: 50.0,
             events_burst_per_connection: 200,
             events_per_second_per_address: 200.0,

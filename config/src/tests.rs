@@ -160,6 +160,11 @@ fn refusals_of_optional_parts_and_unknown_fields_name_their_field() {
         ),
         (
             "index: {",
+            "limits: {min_pow_difficulty: 65}\nindex: {",
+            "limits.min_pow_difficulty: is 65, must be 0 to 64",
+        ),
+        (
+            "index: {",
             "limits: {drain_seconds: 601}\nindex: {",
             "limits.drain_seconds: is 601, must be 0 to 600",
         ),
@@ -208,6 +213,15 @@ fn the_file_that_is_written_names_every_default() {
     }
 }
 
+/// A relay of an earlier version refuses fields that it does not know.
+#[test]
+fn proof_of_work_is_written_only_when_it_is_asked_for() {
+    let mut config = minimal();
+    assert!(!config.to_yaml().contains("min_pow_difficulty"));
+    config.limits.min_pow_difficulty = 20;
+    assert!(config.to_yaml().contains("  min_pow_difficulty: 20\n"));
+}
+
 /// Every setting with a value, so that each is written.
 fn complete() -> RelayConfig {
     let url = || Some("https://example.org/".to_owned());
@@ -223,6 +237,7 @@ fn complete() -> RelayConfig {
         privacy_policy: url(),
         posting_policy: url(),
     };
+    config.limits.min_pow_difficulty = 20;
     config.tracing = Some(TracingConfig {
         otlp_endpoint: "http://127.0.0.1:4317".to_owned(),
         sample_ratio: 0.5,
@@ -283,6 +298,7 @@ fn limits_info_and_other_regions_change_live_and_the_rest_restarts() {
     };
     assert!(!change(|_| ()));
     assert!(!change(|new| new.limits.max_filters = 3));
+    assert!(!change(|new| new.limits.min_pow_difficulty = 20));
     assert!(!change(|new| new.info.name = Some("x".to_owned())));
     assert!(!change(|new| drop(new.log.regions.pop())));
     assert!(change(|new| new.log.regions[0].generation = 2));
@@ -303,9 +319,18 @@ fn any_limits() -> impl Strategy<Value = Limits> {
         1..=u32::MAX,
         0.0..=1.0_f64,
         0..=8_u64,
+        0..=64_u32,
     )
         .prop_map(
-            |(max_message_length, max_limit, rate, burst, share, drain_seconds)| Limits {
+            |(
+                max_message_length,
+                max_limit,
+                rate,
+                burst,
+                share,
+                drain_seconds,
+                min_pow_difficulty,
+            )| Limits {
                 max_message_length,
                 max_limit,
                 default_limit: max_limit.min(500),
@@ -314,6 +339,7 @@ fn any_limits() -> impl Strategy<Value = Limits> {
                 in_flight_publish_bytes_per_connection: max_message_length,
                 unauthenticated_log_share: share,
                 drain_seconds,
+                min_pow_difficulty,
                 ..Limits::default()
             },
         )

@@ -6,6 +6,7 @@ mod parse;
 #[cfg(test)]
 mod tests;
 mod verify;
+mod work;
 
 use std::fmt;
 use std::ops::Range;
@@ -14,6 +15,7 @@ use bytes::Bytes;
 use nightjar_envelope::Class;
 
 pub use coordinate::Coordinate;
+pub use work::leading_zero_bits;
 
 /// A public key: 32 bytes, x-only (BIP-340).
 pub type PublicKey = [u8; 32];
@@ -156,13 +158,18 @@ impl Event {
 
     /// Checks that the id is the hash of the canonical serialization and that the signature is the author's (BIP-340).
     pub fn verify(&self) -> Result<(), EventError> {
-        verify::check_id(self)?;
-        verify::check_signature(self)
+        self.verify_id()?;
+        self.verify_signature()
     }
 
     /// Checks the id alone: enough for an event from the log that a relay of the same trust domain admitted.
     pub fn verify_id(&self) -> Result<(), EventError> {
         verify::check_id(self)
+    }
+
+    /// Checks the signature against id and pubkey. It says nothing of the other fields unless the id was checked.
+    pub(crate) fn verify_signature(&self) -> Result<(), EventError> {
+        verify::check_signature(self)
     }
 
     /// The compact JSON of the seven fields, in the order id, pubkey, created_at, kind, tags, content, sig.

@@ -1,4 +1,5 @@
-//! The relay's public port: WebSocket upgrades, the NIP-11 document, a line of text for browsers; accept, count and drain.
+//! The relay's public port: WebSocket upgrades, the NIP-11 document, a page for browsers, a line of text for others; accept, count
+//! and drain.
 
 use std::future::Future;
 use std::net::{IpAddr, SocketAddr};
@@ -26,6 +27,7 @@ use tokio_util::task::TaskTracker;
 use crate::admission::TIDY_EVERY;
 use crate::metrics::{Close, Handshake};
 use crate::nip11;
+use crate::page;
 use crate::session::outbox::Outbox;
 use crate::session::{Services, Session};
 use crate::socket::{self, Connection, Timings};
@@ -158,9 +160,41 @@ async fn on_request(
         Err(_) if method != Method::GET && method != Method::HEAD => {
             StatusCode::METHOD_NOT_ALLOWED.into_response()
         }
-        Err(_) if accepts(&headers, "application/nostr+json") => information(&shared),
-        Err(_) => with_cors(greeting(&shared).into_response()),
+        Err(_) => by_accept(answer_to(&headers), &shared),
     }
+}
+
+/// What one address answers with, by the Accept header.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Answer {
+    /// The NIP-11 document.
+    Information,
+    /// A page for people.
+    Page,
+    /// A line of text.
+    Greeting,
+}
+
+/// Clients that name NIP-11 get it, whatever else they take. Only who names HTML gets it: `*/*` is a program.
+fn answer_to(headers: &HeaderMap) -> Answer {
+    if accepts(headers, "application/nostr+json") {
+        Answer::Information
+    } else if accepts(headers, "text/html") {
+        Answer::Page
+    } else {
+        Answer::Greeting
+    }
+}
+
+fn by_accept(answer: Answer, shared: &Shared) -> Response {
+    let mut response = match answer {
+        Answer::Information => information(shared),
+        Answer::Page => page::response(&shared.services.config.load()),
+        Answer::Greeting => with_cors(greeting(shared).into_response()),
+    };
+    let accept = HeaderValue::from_static("accept");
+    response.headers_mut().insert(header::VARY, accept);
+    response
 }
 
 fn information(shared: &Shared) -> Response {
@@ -196,12 +230,28 @@ fn with_cors(mut response: Response) -> Response {
     response
 }
 
+/// Whether a media type is named, and not with quality 0.
 fn accepts(headers: &HeaderMap, kind: &str) -> bool {
     headers
         .get_all(header::ACCEPT)
         .iter()
         .filter_map(|value| value.to_str().ok())
-        .any(|accept| accept.contains(kind))
+        .flat_map(|accept| accept.split(','))
+        .any(|range| {
+            let mut parts = range.split(';').map(str::trim);
+            let is_named = parts
+                .next()
+                .is_some_and(|named| named.eq_ignore_ascii_case(kind));
+            is_named && !parts.any(is_zero_quality)
+        })
+}
+
+fn is_zero_quality(parameter: &str) -> bool {
+    let Some((name, value)) = parameter.split_once('=') else {
+        return false;
+    };
+    let quality = value.trim().parse::<f32>();
+    name.trim().eq_ignore_ascii_case("q") && quality.is_ok_and(|quality| quality <= 0.0)
 }
 
 fn on_upgrade(shared: &Shared, peer: &Peer, upgrade: WebSocketUpgrade) -> Response {
@@ -419,5 +469,54 @@ impl AsyncWrite for Guarded {
 
     fn is_write_vectored(&self) -> bool {
         self.stream.is_write_vectored()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_accept_header_decides_on_the_answer() {
+        let browser =
+            "text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,image/webp,*/*;q=0.8";
+        for (accepts, answer) in [
+            (vec![], Answer::Greeting),
+            (vec!["*/*"], Answer::Greeting),
+            (vec![""], Answer::Greeting),
+            (vec!["text/*"], Answer::Greeting),
+            (vec!["text/plain"], Answer::Greeting),
+            (vec!["image/avif,image/webp,*/*"], Answer::Greeting),
+            (vec!["application/json"], Answer::Greeting),
+            (vec!["text/htmlx, x/text/html"], Answer::Greeting),
+            (vec!["text/html;q=0"], Answer::Greeting),
+            (vec!["text/html; level=1; Q=0.0, */*"], Answer::Greeting),
+            (vec![browser], Answer::Page),
+            (vec!["TEXT/HTML"], Answer::Page),
+            (vec!["text/html;q=0.1"], Answer::Page),
+            (vec!["*/*", "text/html ; charset=utf-8"], Answer::Page),
+            (vec!["text/html, application/nostr+json;q=0"], Answer::Page),
+            (vec!["application/nostr+json"], Answer::Information),
+            (vec!["Application/Nostr+JSON"], Answer::Information),
+            (
+                vec!["application/nostr+json; charset=utf-8"],
+                Answer::Information,
+            ),
+            (
+                vec!["application/json, application/nostr+json"],
+                Answer::Information,
+            ),
+            (vec![browser, "application/nostr+json"], Answer::Information),
+            (
+                vec!["text/html, application/nostr+json;q=0.1"],
+                Answer::Information,
+            ),
+        ] {
+            let mut headers = HeaderMap::new();
+            for accept in &accepts {
+                headers.append(header::ACCEPT, HeaderValue::from_static(accept));
+            }
+            assert_eq!(answer_to(&headers), answer, "{accepts:?}");
+        }
     }
 }

@@ -15,6 +15,7 @@ pub mod log;
 pub mod message;
 pub mod metrics;
 pub mod nip11;
+mod page;
 pub mod reload;
 pub mod server;
 pub mod session;

@@ -3,7 +3,10 @@
 use nightjar_config::RelayConfig;
 use serde::Serialize;
 
-/// What is served and tested, nothing else.
+/// Proof of work, which is asked for only where it is configured.
+const PROOF_OF_WORK: u16 = 13;
+
+/// What every relay serves, and is tested; nothing else.
 pub const SUPPORTED_NIPS: [u16; 12] = [1, 9, 11, 17, 40, 42, 45, 59, 62, 67, 70, 77];
 
 /// The document.
@@ -19,7 +22,7 @@ pub struct Document<'a> {
     pubkey: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     contact: Option<&'a str>,
-    supported_nips: &'static [u16],
+    supported_nips: Vec<u16>,
     software: &'static str,
     version: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -40,6 +43,8 @@ struct Limitation {
     max_subid_length: usize,
     max_event_tags: usize,
     max_filters: usize,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    min_pow_difficulty: Option<u32>,
     default_limit: usize,
     auth_required: bool,
     payment_required: bool,
@@ -57,6 +62,16 @@ struct Nightjar {
     durability: &'static str,
 }
 
+/// What a relay with this configuration serves, in ascending order.
+pub fn supported_nips(config: &RelayConfig) -> Vec<u16> {
+    let mut nips = SUPPORTED_NIPS.to_vec();
+    if config.limits.min_pow_difficulty > 0 {
+        nips.push(PROOF_OF_WORK);
+        nips.sort_unstable();
+    }
+    nips
+}
+
 impl<'a> Document<'a> {
     /// The document of a relay with this configuration.
     pub fn new(config: &'a RelayConfig) -> Self {
@@ -67,7 +82,7 @@ impl<'a> Document<'a> {
             icon: info.icon.as_deref(),
             pubkey: info.pubkey.as_deref(),
             contact: info.contact.as_deref(),
-            supported_nips: &SUPPORTED_NIPS,
+            supported_nips: supported_nips(config),
             software: env!("CARGO_PKG_REPOSITORY"),
             version: env!("CARGO_PKG_VERSION"),
             terms_of_service: info.terms_of_service.as_deref(),
@@ -80,6 +95,7 @@ impl<'a> Document<'a> {
                 max_subid_length: limits.max_subid_length,
                 max_event_tags: limits.max_event_tags,
                 max_filters: limits.max_filters,
+                min_pow_difficulty: Some(limits.min_pow_difficulty).filter(|bits| *bits > 0),
                 default_limit: limits.default_limit,
                 auth_required: false,
                 payment_required: false,

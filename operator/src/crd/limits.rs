@@ -56,6 +56,14 @@ pub struct RelayLimits {
     #[schemars(range(min = 0, max = 86400))]
     pub created_at_ahead_seconds: i32,
 
+    /// Proof of work (NIP-13) that every event must carry, gift wraps too, as leading zero bits of its id: 0 to 64. Default 0: none is asked
+    /// for. Each bit doubles the work: 16 take a client well under a second, 24 take it seconds to minutes. Who sends through a client that does not do
+    /// the work is refused; `nightjar` does not.
+    ///
+    /// Example: `16`
+    #[schemars(range(min = 0, max = 64))]
+    pub min_pow_difficulty: i32,
+
     /// Events a second that a connection may publish in the long run: 1 to 100,000. Default 50.
     ///
     /// Example: `100`
@@ -160,6 +168,7 @@ impl Default for RelayLimits {
             max_subid_length: 64,
             max_event_tags: 5_000,
             created_at_ahead_seconds: 900,
+            min_pow_difficulty: 0,
             events_per_second_per_connection: 50,
             events_burst_per_connection: 200,
             events_per_second_per_address: 200,
@@ -193,6 +202,7 @@ impl RelayLimits {
             max_subid_length: size(self.max_subid_length),
             max_event_tags: size(self.max_event_tags),
             created_at_ahead_seconds: count(self.created_at_ahead_seconds).into(),
+            min_pow_difficulty: count(self.min_pow_difficulty),
             events_per_second_per_connection: f64::from(self.events_per_second_per_connection),
             events_burst_per_connection: count(self.events_burst_per_connection),
             events_per_second_per_address: f64::from(self.events_per_second_per_address),

@@ -54,7 +54,7 @@ fn every_setting_of_a_file_arrives() {
     let fleet = from_yaml(&file(
         "  regions: [{name: a, relays: {replicas: 2}, nats: {replicas: 1, storage: 2Gi}, publicURL: 'wss://a.example.org'}]\n  \
          log: {maxBytesPerRegion: 256Mi, retention: {messages: 5w}}\n  \
-         relay: {info: {name: N, contact: 'mailto:x@example.org'}, limits: {maxFilters: 7, unauthenticatedLogPercent: 10}}\n  \
+         relay: {info: {name: N, contact: 'mailto:x@example.org'}, limits: {maxFilters: 7, minPowDifficulty: 16, unauthenticatedLogPercent: 10}}\n  \
          tracing: {otlpEndpoint: 'http://127.0.0.1:4317', samplePercent: 50}",
     ))
     .unwrap();
@@ -78,9 +78,10 @@ fn every_setting_of_a_file_arrives() {
     assert_eq!(
         (
             fleet.limits.max_filters,
+            fleet.limits.min_pow_difficulty,
             fleet.limits.unauthenticated_log_share
         ),
-        (7, 0.1)
+        (7, 16, 0.1)
     );
     assert_eq!(
         (fleet.info.name.as_deref(), fleet.info.icon),
@@ -228,6 +229,14 @@ fn a_setting_that_will_not_do_is_refused_by_its_field() {
         (
             with("relay: {limits: {maxFilters: 0}}"),
             "spec.relay.limits.maxFilters: must be from 1 to 1000, is 0",
+        ),
+        (
+            with("relay: {limits: {minPowDifficulty: 65}}"),
+            "spec.relay.limits.minPowDifficulty: must be from 0 to 64, is 65",
+        ),
+        (
+            with("relay: {limits: {minPowDifficulty: -1}}"),
+            "spec.relay.limits.minPowDifficulty: must be from 0 to 64, is -1",
         ),
         (
             with("relay: {info: {pubkey: abc}}"),

@@ -146,7 +146,7 @@ impl Admission {
         self.counted(connection.rates.check_auth())
     }
 
-    /// The dear half for an EVENT, on a worker: shape, rules, id and signature. `known` is asked last, on the same worker:
+    /// The dear half for an EVENT, on a worker: shape, rules, id, work and signature. `known` is asked last, on the same worker:
     /// only who holds a genuine event may learn what the relay knows of it.
     pub async fn verify_event(
         &self,
@@ -157,8 +157,10 @@ impl Admission {
     ) -> Result<Arc<Event>, Refusal> {
         let rules = self.settings.load().rules.clone();
         let started = Instant::now();
+        let of_work = rules.clone();
         let checks = Checks {
             before: Box::new(move |event| rules.check(event, &readers, now_s)),
+            identified: Box::new(move |event| of_work.check_work(event)),
             after: Box::new(known),
         };
         let verified = self.verifier.run(json, checks).await;
@@ -177,6 +179,8 @@ impl Admission {
         let rules = self.settings.load().rules.clone();
         let checks = Checks {
             before: Box::new(move |event| rules.check_auth(event, &challenge, now_s)),
+            // An answer to this connection's own challenge is of no use to a spammer.
+            identified: Box::new(|_| Ok(())),
             after: Box::new(|_| Ok(())),
         };
         let verified = self.verifier.run(json, checks).await;

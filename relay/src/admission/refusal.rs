@@ -49,6 +49,25 @@ pub enum Refusal {
         /// The limit.
         limit: usize,
     },
+    /// NIP-13: the id shows too little work.
+    #[error("pow: difficulty {required} is required, this event has {found}")]
+    TooLittleWork {
+        /// Leading zero bits that the id must have.
+        required: u32,
+        /// Those that it has.
+        found: u32,
+    },
+    /// NIP-13: the id shows enough work by luck, its author aimed at less.
+    #[error(
+        "pow: difficulty {required} is required, the nonce tag of this event commits to {committed}; mine it with a nonce \
+         tag that names {required} or more"
+    )]
+    TooLowTarget {
+        /// Leading zero bits that the id must have.
+        required: u32,
+        /// The target in the nonce tag.
+        committed: u32,
+    },
     /// NIP-70: only the author may publish this, after AUTH.
     #[error("auth-required: this event is protected, only its author may publish it")]
     Protected,
@@ -138,6 +157,7 @@ impl Refusal {
             | Self::OtherRelays
             | Self::Auth(_) => EventResult::invalid,
             Self::Deleted | Self::Credential { .. } | Self::ProtectedRepost => EventResult::blocked,
+            Self::TooLittleWork { .. } | Self::TooLowTarget { .. } => EventResult::pow,
             Self::Protected | Self::ShareUsed => EventResult::auth_required,
             Self::ProtectedByAnother | Self::TooManyReaders { .. } => EventResult::restricted,
             Self::Limited { .. } => EventResult::rate_limited,

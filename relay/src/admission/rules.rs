@@ -3,7 +3,7 @@
 use nightjar_config::RelayConfig;
 
 use super::refusal::{AuthProblem, Refusal};
-use crate::event::{Event, kind};
+use crate::event::{Event, kind, leading_zero_bits};
 use crate::visibility::Readers;
 
 /// The answer to an AUTH challenge (NIP-42).
@@ -22,6 +22,7 @@ const ALL_RELAYS: &str = "ALL_RELAYS";
 pub struct Rules {
     max_event_tags: usize,
     created_at_ahead_seconds: u64,
+    min_pow_difficulty: u32,
     /// Hosts of the public URLs, in lowercase.
     hosts: Vec<String>,
 }
@@ -38,6 +39,7 @@ impl Rules {
         Self {
             max_event_tags: config.limits.max_event_tags,
             created_at_ahead_seconds: config.limits.created_at_ahead_seconds,
+            min_pow_difficulty: config.limits.min_pow_difficulty,
             hosts,
         }
     }
@@ -67,6 +69,26 @@ impl Rules {
             return Err(Refusal::OtherRelays);
         }
         Ok(())
+    }
+
+    /// Whether an EVENT shows the work that is asked for (NIP-13). Its id must have been checked. It looks at the event alone, so that the
+    /// answer tells nothing of what the relay knows.
+    pub fn check_work(&self, event: &Event) -> Result<(), Refusal> {
+        let required = self.min_pow_difficulty;
+        if required == 0 {
+            return Ok(());
+        }
+        let found = leading_zero_bits(&event.id);
+        if found < required {
+            return Err(Refusal::TooLittleWork { required, found });
+        }
+        match event.committed_difficulty() {
+            Some(committed) if committed < required => Err(Refusal::TooLowTarget {
+                required,
+                committed,
+            }),
+            _ => Ok(()),
+        }
     }
 
     /// Whether the event of an AUTH answers this connection's challenge (NIP-42).

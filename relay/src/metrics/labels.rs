@@ -84,6 +84,8 @@ closed_label!(
         invalid,
         /// A rate limit or a full queue.
         rate_limited,
+        /// The event shows less proof of work than is asked for.
+        pow,
         /// The publisher must authenticate first.
         auth_required,
         /// The publisher may not do this here.

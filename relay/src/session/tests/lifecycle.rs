@@ -1,4 +1,4 @@
-//! The public port: NIP-11, greeting, several keys on a connection, ping, drain.
+//! The public port: NIP-11, page, greeting, several keys on a connection, ping, drain.
 
 use std::time::Duration;
 
@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 
 use super::harness::{Relay, SOON, event, wrap};
 use crate::metrics::Close;
@@ -72,6 +73,59 @@ async fn other_requests_get_a_line_of_text_or_a_clear_refusal() {
     )
     .await;
     assert!(broken.starts_with("HTTP/1.1 4"), "{broken}");
+}
+
+/// The same address for people, for programs, and for clients.
+#[tokio::test]
+async fn a_browser_gets_a_page_that_loads_nothing() {
+    let relay = Relay::start_with(
+        |config| config.info.name = Some("Owls & <Jars>".to_owned()),
+        Timings::default(),
+    )
+    .await;
+    let ask = |method: &str| {
+        format!(
+            "{method} / HTTP/1.1\r\nHost: x\r\nAccept: text/html,*/*;q=0.8\r\nConnection: close\r\n\r\n"
+        )
+    };
+    let answer = get(&relay, &ask("GET")).await;
+    let (head, body) = answer.split_once("\r\n\r\n").expect("a body");
+    for line in [
+        "HTTP/1.1 200",
+        "content-type: text/html; charset=utf-8",
+        "content-security-policy: default-src 'none'; style-src 'sha256-",
+        "x-content-type-options: nosniff",
+        "referrer-policy: no-referrer",
+        "cache-control: private, max-age=60",
+        "vary: accept",
+    ] {
+        assert!(head.contains(line), "{line} in {head}");
+    }
+    assert!(!head.contains("set-cookie"), "{head}");
+    assert!(body.starts_with("<!DOCTYPE html>"), "{body}");
+    assert!(body.ends_with("</html>\n"), "{body}");
+    assert!(body.contains(">Owls &amp; &lt;Jars&gt;</h1>"), "{body}");
+
+    let answer = get(&relay, &ask("HEAD")).await;
+    let (head_alone, nothing) = answer.split_once("\r\n\r\n").expect("an end");
+    assert_eq!(nothing, "");
+    let dated = |line: &&str| !line.starts_with("date: ");
+    assert_eq!(
+        head_alone.lines().filter(dated).collect::<Vec<_>>(),
+        head.lines().filter(dated).collect::<Vec<_>>()
+    );
+}
+
+#[tokio::test]
+async fn a_browser_may_open_a_connection_on_the_same_address() {
+    let relay = Relay::start().await;
+    let mut request = relay.url().into_client_request().expect("a request");
+    let accept = "text/html".parse().expect("a value");
+    request.headers_mut().insert("accept", accept);
+    let (_, response) = tokio_tungstenite::connect_async(request)
+        .await
+        .expect("a handshake");
+    assert_eq!(response.status(), 101);
 }
 
 #[tokio::test]

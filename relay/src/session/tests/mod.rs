@@ -11,3 +11,4 @@ mod private_reads;
 mod publish;
 mod reconciliation;
 mod subscriptions;
+mod work;
