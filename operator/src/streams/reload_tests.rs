@@ -21,8 +21,16 @@ impl Drop for Server {
     }
 }
 
+/// Ports from below those that the system gives to outgoing connections: nobody is handed one before its server listens.
 fn free_ports<const N: usize>() -> [u16; N] {
-    let held: [TcpListener; N] = std::array::from_fn(|_| TcpListener::bind("127.0.0.1:0").unwrap());
+    let held: [TcpListener; N] = std::array::from_fn(|_| {
+        loop {
+            let port = rand::random_range(10_000..15_000);
+            if let Ok(held) = TcpListener::bind(("127.0.0.1", port)) {
+                return held;
+            }
+        }
+    });
     std::array::from_fn(|index| held[index].local_addr().unwrap().port())
 }
 

@@ -283,17 +283,23 @@ impl Loopback {
     }
 }
 
+/// A port that was free just now, at random from below those that the system gives to outgoing connections: nobody else is handed it
+/// before its server listens.
+fn free_port() -> u16 {
+    loop {
+        let port = rand::random_range(10_000..15_000);
+        if TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok() {
+            return port;
+        }
+    }
+}
+
 impl Addresses for Loopback {
     fn listen(&self, process: &ProcessId, port: Port) -> SocketAddr {
         let mut ports = self.ports.lock().unwrap();
-        let free = || {
-            TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
-                .unwrap()
-                .local_addr()
-                .unwrap()
-                .port()
-        };
-        let port = *ports.entry((process.clone(), port)).or_insert_with(free);
+        let port = *ports
+            .entry((process.clone(), port))
+            .or_insert_with(free_port);
         SocketAddr::from((Ipv4Addr::LOCALHOST, port))
     }
 

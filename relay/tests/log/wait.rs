@@ -20,8 +20,13 @@ pub(crate) async fn until<T, E: std::fmt::Debug>(
     }
 }
 
-/// A port of loopback that was free just now.
+/// A port of loopback that was free just now, at random from below those that the system gives to outgoing connections: nobody else is
+/// handed it before its server listens.
 pub(crate) fn free_port() -> u16 {
-    let listener = std::net::TcpListener::bind(("127.0.0.1", 0)).expect("a port");
-    listener.local_addr().expect("an address").port()
+    loop {
+        let port = rand::random_range(10_000..15_000);
+        if std::net::TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return port;
+        }
+    }
 }
