@@ -1,6 +1,6 @@
 //! Real nats-servers under a planned configuration, on loopback, gone when the test ends.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::Write;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
@@ -284,11 +284,13 @@ impl Loopback {
 }
 
 /// A port that was free just now, at random from below those that the system gives to outgoing connections: nobody else is handed it
-/// before its server listens.
+/// before its server listens. No two tests of this run get the same.
 fn free_port() -> u16 {
+    static GIVEN: Mutex<BTreeSet<u16>> = Mutex::new(BTreeSet::new());
     loop {
         let port = rand::random_range(10_000..15_000);
-        if TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok() {
+        let is_new = GIVEN.lock().unwrap().insert(port);
+        if is_new && TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok() {
             return port;
         }
     }

@@ -1,5 +1,7 @@
 //! Waits for conditions, never for time alone.
 
+use std::collections::BTreeSet;
+use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 /// Longer than anything here takes on a busy machine.
@@ -21,11 +23,13 @@ pub(crate) async fn until<T, E: std::fmt::Debug>(
 }
 
 /// A port of loopback that was free just now, at random from below those that the system gives to outgoing connections: nobody else is
-/// handed it before its server listens.
+/// handed it before its server listens. No two tests of this run get the same.
 pub(crate) fn free_port() -> u16 {
+    static GIVEN: Mutex<BTreeSet<u16>> = Mutex::new(BTreeSet::new());
     loop {
         let port = rand::random_range(10_000..15_000);
-        if std::net::TcpListener::bind(("127.0.0.1", port)).is_ok() {
+        let is_new = GIVEN.lock().expect("no panic").insert(port);
+        if is_new && std::net::TcpListener::bind(("127.0.0.1", port)).is_ok() {
             return port;
         }
     }
