@@ -36,16 +36,35 @@ impl ThreeRegions {
 
 static SHARED: Mutex<Option<ThreeRegions>> = Mutex::const_new(None);
 
-/// The shared fleet, with everything as first asked for; made when there is none. It is this test's until the guard is dropped.
-pub async fn three_regions(cluster: &'static Cluster) -> MappedMutexGuard<'static, ThreeRegions> {
-    let mut shared = SHARED.lock().await;
-    if let Some(three) = shared.as_ref() {
-        three.fleet.apply(&three.spec);
-        three.fleet.wait_calm(limits::ROLLOUT).await;
-    } else {
-        *shared = Some(start(cluster).await);
+/// The right to use the shared fleet, until it is dropped.
+#[derive(Debug)]
+pub struct Claim {
+    shared: MutexGuard<'static, Option<ThreeRegions>>,
+}
+
+/// Waits until no other test uses the shared fleet. Asked for before a turn on the cluster: a test that has one would hold up the others.
+pub async fn claim() -> Claim {
+    Claim {
+        shared: SHARED.lock().await,
     }
-    MutexGuard::map(shared, |three| three.as_mut().expect("it was just made"))
+}
+
+impl Claim {
+    /// The shared fleet, with everything as first asked for; made when there is none. It is this test's until the guard is dropped.
+    pub async fn three_regions(
+        mut self,
+        cluster: &'static Cluster,
+    ) -> MappedMutexGuard<'static, ThreeRegions> {
+        if let Some(three) = self.shared.as_ref() {
+            three.fleet.apply(&three.spec);
+            three.fleet.wait_calm(limits::ROLLOUT).await;
+        } else {
+            *self.shared = Some(start(cluster).await);
+        }
+        MutexGuard::map(self.shared, |three| {
+            three.as_mut().expect("it was just made")
+        })
+    }
 }
 
 async fn start(cluster: &'static Cluster) -> ThreeRegions {

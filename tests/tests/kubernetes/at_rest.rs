@@ -15,8 +15,9 @@ async fn the_operator_writes_nothing_beside_its_lease_and_stays_small() {
     let Some(cluster) = machine("at rest") else {
         return;
     };
+    let mine = shared::claim().await;
     let _turn = turn::alone().await;
-    let three = shared::three_regions(cluster).await;
+    let three = mine.three_regions(cluster).await;
     let beside = Fleet::namespace(cluster, "paused");
     let spec = FleetSpec::new(&["a"], 3).spec(cluster);
     let fleets: Vec<Value> = (0..PAUSED_FLEETS)

@@ -120,8 +120,9 @@ async fn a_message_sent_in_one_region_is_read_in_the_others() {
     let Some(cluster) = cluster("messages across regions") else {
         return;
     };
+    let mine = shared::claim().await;
     let _turn = turn::beside().await;
-    let three = shared::three_regions(cluster).await;
+    let three = mine.three_regions(cluster).await;
     let dir = fresh_dir("kubernetes");
     let (alice_home, bob_home, carol_home) = (
         Home::new(&dir, "alice"),

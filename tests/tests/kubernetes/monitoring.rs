@@ -231,8 +231,9 @@ async fn a_real_prometheus_shows_the_boards_and_alerts_of_real_faults() {
         skipped(test, "no `prometheus` on PATH (Debian: prometheus)");
         return;
     };
+    let mine = shared::claim().await;
     let _turn = turn::alone().await;
-    let three = shared::three_regions(cluster).await;
+    let three = mine.three_regions(cluster).await;
     let fleet = &three.fleet;
     let rules = rules(cluster);
     let prometheus = Prometheus::start(&program, &rules).await;

@@ -40,8 +40,9 @@ async fn a_new_relay_image_moves_one_region_at_a_time_and_loses_nothing() {
     let Some(cluster) = cluster("rolling change of the relays") else {
         return;
     };
+    let mine = shared::claim().await;
     let _turn = turn::beside().await;
-    let three = shared::three_regions(cluster).await;
+    let three = mine.three_regions(cluster).await;
     let before = three.fleet.pods();
     let load = Load::start("relay rollout", &three.urls()).await;
     let watch = PodWatch::start(&three.fleet);
@@ -79,8 +80,9 @@ async fn a_bad_image_stops_in_the_first_region_and_taking_it_back_heals() {
     let Some(cluster) = cluster("bad image") else {
         return;
     };
+    let mine = shared::claim().await;
     let _turn = turn::beside().await;
-    let three = shared::three_regions(cluster).await;
+    let three = mine.three_regions(cluster).await;
     let before = three.fleet.pods();
     let load = Load::start_at(
         "bad image",
@@ -123,8 +125,9 @@ async fn new_nats_servers_come_one_by_one_and_a_majority_is_always_there() {
     let Some(cluster) = cluster("rolling change of NATS") else {
         return;
     };
+    let mine = shared::claim().await;
     let _turn = turn::beside().await;
-    let three = shared::three_regions(cluster).await;
+    let three = mine.three_regions(cluster).await;
     let load = Load::start("NATS rollout", &three.urls()).await;
     let watch = PodWatch::start(&three.fleet);
     let started = Instant::now();
