@@ -19,8 +19,9 @@ const RATE: f64 = 5.0;
 const TURN: usize = 20;
 /// A subscriber that hears nothing for so long, while others publish, opens another connection.
 const SILENCE: Duration = Duration::from_secs(15);
-/// How far back a subscriber asks when it connects again.
-const OVERLAP_SECONDS: u64 = 30;
+/// How far back a subscriber asks when it connects again: further than any fault lasts. What a region that is cut off could not send
+/// arrives late, and `since` is about when an event was made.
+const OVERLAP_SECONDS: u64 = 180;
 
 /// Load that runs.
 #[derive(Debug)]
