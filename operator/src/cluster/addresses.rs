@@ -12,6 +12,7 @@ use super::names::{
 use crate::plan::{
     Addresses, FileRef, HostPort, Issuer, Port, ProcessId, Role, SeedForm, ServerOptions,
 };
+use crate::validate::ValidFleet;
 
 /// The addresses of a fleet in a cluster.
 #[derive(Debug, Clone)]
@@ -24,6 +25,15 @@ impl ClusterAddresses {
     /// Of a fleet in a namespace, with the ports of the regions' Services.
     pub fn new(names: Names, ports: BTreeMap<RegionName, i32>) -> Self {
         Self { names, ports }
+    }
+
+    /// Of a fleet as it is asked for.
+    pub(super) fn of(names: &Names, fleet: &ValidFleet) -> Self {
+        let ports = fleet
+            .regions
+            .iter()
+            .map(|region| (region.name.clone(), region.asked.service.port));
+        Self::new(names.clone(), ports.collect())
     }
 }
 

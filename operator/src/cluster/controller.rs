@@ -194,10 +194,7 @@ async fn reconcile(
     };
     let (action, outcome) = match result {
         Ok(ended) => {
-            // A pass that failed and could tell so has counted itself.
-            if ended.1 != "failed" {
-                context.failures.lock().await.remove(&key);
-            }
+            context.failures.lock().await.remove(&key);
             ended
         }
         Err(error) => failed(&context, &key, &error).await,
@@ -273,16 +270,16 @@ async fn look_after(
         return Ok((Action::requeue(FIRST_LOOK), "waiting"));
     }
     write_status(scope, context, &status).await?;
-    match &result {
+    match result {
         Ok(pass) => {
-            watch(context, scope, key, pass).await;
-            context.metrics.fleet(scope, &status, pass, &health);
-            restart(scope, context, pass).await?;
-            Ok(after(pass, &status))
+            watch(context, scope, key, &pass).await;
+            context.metrics.fleet(scope, &status, &pass, &health);
+            restart(scope, context, &pass).await?;
+            Ok(after(&pass, &status))
         }
         Err(error) => {
             context.metrics.status(scope, &status);
-            Ok(failed(context, key, error).await)
+            Err(error)
         }
     }
 }

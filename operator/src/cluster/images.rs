@@ -14,22 +14,24 @@ pub(super) fn to_run(
     observed: &Observed,
 ) -> Images {
     // The last region is the last to get a change: after a change that was taken back it still has what ran before.
-    let running = |role| {
-        fleet
-            .regions
-            .iter()
-            .rev()
-            .find_map(|region| observed.image(&names.set(&region.name, role)))
+    let running = |role, brought: &str| {
+        let mut regions = fleet.regions.iter().rev();
+        let image = regions.find_map(|region| observed.image(&names.set(&region.name, role)));
+        image.unwrap_or_else(|| brought.to_owned())
     };
-    let choose = |asked: &Option<String>, role, brought: &String| {
-        asked
-            .clone()
-            .or_else(|| running(role))
-            .unwrap_or_else(|| brought.clone())
+    let running = Images {
+        relay: running(Role::Relay, &brought.relay),
+        nats: running(Role::Nats, &brought.nats),
     };
+    asked_or(fleet, running)
+}
+
+/// What was asked for, else what runs.
+pub(super) fn asked_or(fleet: &ValidFleet, running: Images) -> Images {
+    let asked = &fleet.images;
     Images {
-        relay: choose(&fleet.images.relay, Role::Relay, &brought.relay),
-        nats: choose(&fleet.images.nats, Role::Nats, &brought.nats),
+        relay: asked.relay.clone().unwrap_or(running.relay),
+        nats: asked.nats.clone().unwrap_or(running.nats),
     }
 }
 

@@ -10,7 +10,6 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::api::Api;
 use kube::{Client, Resource as _, ResourceExt as _};
 use nightjar_envelope::{FleetId, RegionName};
-use serde_json::Value;
 use tokio::time::Instant;
 
 use super::addresses::ClusterAddresses;
@@ -20,7 +19,7 @@ use super::dereference::Observed;
 use super::error::ClusterError;
 use super::locked_out::{self, Locked};
 use super::material::{self, CertificateTerms, Certificates, Keys, OperatorSeeds, RegionUsers};
-use super::names::{self, Names, OPERATOR_USERS, RESTART_HASH};
+use super::names::{self, Names, OPERATOR_USERS};
 use super::record::{FleetRecord, RegionRecord, StoredRecord};
 use super::region_watch::{Loaded, Orders, RegionHealth};
 use super::rollout::{self, Decision, PodView, RegionView, Situation, Wait};
@@ -113,6 +112,8 @@ struct Ground {
     waits: Vec<Wait>,
     keys: Keys,
     users: BTreeMap<RegionName, RegionUsers>,
+    /// The operator's users of each region, as one hash of their public keys.
+    operator_users: BTreeMap<RegionName, String>,
     plan: FleetPlan,
     certificates: Certificates,
 }
@@ -151,12 +152,7 @@ async fn ground(
         let of_region = material::users(&store, &scope.names, &region.name).await?;
         users.insert(region.name.clone(), of_region);
     }
-    let ports = fleet
-        .regions
-        .iter()
-        .map(|region| (region.name.clone(), region.asked.service.port))
-        .collect();
-    let addresses = ClusterAddresses::new(scope.names.clone(), ports);
+    let addresses = ClusterAddresses::of(&scope.names, &fleet);
     let plan = plan(&fleet, &facts(&record.record, &users), &addresses)?;
     let terms = scope.tools.terms;
     let now = SystemTime::now();
@@ -168,6 +164,7 @@ async fn ground(
         leaving,
         waits,
         keys,
+        operator_users: operator_users(&users),
         users,
         plan,
         certificates,
@@ -376,12 +373,11 @@ fn desired(scope: &Scope<'_>, ground: &Ground, images: &Images) -> Vec<Desired> 
         images,
         authorities: &certificates.authorities,
         secrets_hash: &secrets_hash,
-        operator_users: &operator_users(&ground.users),
+        operator_users: &ground.operator_users,
         restarted_at: scope.annotation(names::RESTARTED_AT),
     })
 }
 
-/// The operator's users of each region, as one hash of their public keys.
 fn operator_users(users: &BTreeMap<RegionName, RegionUsers>) -> BTreeMap<RegionName, String> {
     let hash = |users: &RegionUsers| {
         let public = &users.public;
@@ -402,13 +398,14 @@ fn unlock(
     sightings: &Sightings,
     decision: &mut Decision,
 ) -> Vec<Wait> {
-    let users = operator_users(&ground.users);
     let mut waits = Vec::new();
     for region in &ground.plan.regions {
         let view = views.iter().find(|view| view.name == region.name.as_str());
-        let (Some(view), Some(seen), Some(users)) =
-            (view, health.get(&region.name), users.get(&region.name))
-        else {
+        let (Some(view), Some(seen), Some(users)) = (
+            view,
+            health.get(&region.name),
+            ground.operator_users.get(&region.name),
+        ) else {
             continue;
         };
         let locked = Locked {
@@ -455,7 +452,7 @@ fn views(
         desired
             .iter()
             .find(|object| object.kind == Kind::StatefulSet && object.name == set)
-            .map(|object| template_hash(&object.object).to_owned())
+            .map(|object| build::template_hash(&object.object).to_owned())
             .unwrap_or_default()
     };
     let view = |process: &ProcessPlan| -> PodView {
@@ -482,12 +479,6 @@ fn views(
             ),
         })
         .collect()
-}
-
-fn template_hash(set: &Value) -> &str {
-    set["spec"]["template"]["metadata"]["annotations"][RESTART_HASH]
-        .as_str()
-        .unwrap_or_default()
 }
 
 fn decide(scope: &Scope<'_>, fleet: &ValidFleet, views: &[RegionView]) -> Decision {
@@ -563,7 +554,7 @@ fn hold_back(desired: &mut [Desired], decision: &Decision, observed: &Observed) 
         let Some(live) = observed.stateful_set(&object.name) else {
             continue;
         };
-        if template_hash(live) != template_hash(&object.object) {
+        if build::template_hash(live) != build::template_hash(&object.object) {
             let wanted = &object.object["spec"]["template"]["metadata"]["annotations"];
             let users = wanted[OPERATOR_USERS].clone();
             object.object["spec"]["template"] = live["spec"]["template"].clone();

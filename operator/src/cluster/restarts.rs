@@ -8,7 +8,8 @@ use nightjar_envelope::{FleetId, RegionName};
 
 use super::addresses::ClusterAddresses;
 use super::build::{self, Kind};
-use super::names::{Names, RESTART_HASH};
+use super::images;
+use super::names::Names;
 use crate::crd::{Images, RelayCluster};
 use crate::plan::{FleetFacts, RegionFacts, RegionKeys, Role, plan};
 use crate::validate::validate;
@@ -55,18 +56,8 @@ fn hashes(
             .collect(),
         former: former.iter().map(|region| (region.clone(), 1)).collect(),
     };
-    let ports = fleet
-        .regions
-        .iter()
-        .map(|region| (region.name.clone(), region.asked.service.port))
-        .collect();
-    let plan = plan(&fleet, &facts, &ClusterAddresses::new(names.clone(), ports)).ok()?;
-    let choose =
-        |asked: &Option<String>, running: &str| asked.clone().unwrap_or_else(|| running.to_owned());
-    let images = Images {
-        relay: choose(&fleet.images.relay, &running.relay),
-        nats: choose(&fleet.images.nats, &running.nats),
-    };
+    let plan = plan(&fleet, &facts, &ClusterAddresses::of(&names, &fleet)).ok()?;
+    let images = images::asked_or(&fleet, running.clone());
     let none = BTreeMap::new();
     let objects = build::build(&build::Input {
         names: &names,
@@ -86,8 +77,7 @@ fn hashes(
         let found = objects
             .iter()
             .find(|object| object.kind == Kind::StatefulSet && object.name == set)?;
-        let annotations = &found.object["spec"]["template"]["metadata"]["annotations"];
-        annotations[RESTART_HASH].as_str().map(str::to_owned)
+        Some(build::template_hash(&found.object).to_owned())
     };
     let groups = fleet.regions.iter().flat_map(|region| {
         [Role::Hub, Role::Nats, Role::Relay].map(|role| (region.name.clone(), role))

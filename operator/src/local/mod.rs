@@ -14,7 +14,7 @@ mod lock;
 mod members;
 mod nats_server;
 mod placement;
-mod ports;
+pub(crate) mod ports;
 mod probe;
 mod record;
 mod region;

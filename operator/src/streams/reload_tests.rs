@@ -1,11 +1,12 @@
 //! What a real server takes over when it is told to: a new user of the operator, and a renewed certificate.
 
-use std::net::TcpListener;
+use std::collections::HashSet;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::{Links, Login, StreamError};
+use crate::local::ports::PortChooser;
 use crate::pki::{Authority, UserKey};
 use crate::plan::Credential;
 
@@ -21,17 +22,9 @@ impl Drop for Server {
     }
 }
 
-/// Ports from below those that the system gives to outgoing connections: nobody is handed one before its server listens.
 fn free_ports<const N: usize>() -> [u16; N] {
-    let held: [TcpListener; N] = std::array::from_fn(|_| {
-        loop {
-            let port = rand::random_range(10_000..15_000);
-            if let Ok(held) = TcpListener::bind(("127.0.0.1", port)) {
-                return held;
-            }
-        }
-    });
-    std::array::from_fn(|index| held[index].local_addr().unwrap().port())
+    let mut chooser = PortChooser::new(HashSet::new());
+    std::array::from_fn(|_| chooser.choose().unwrap())
 }
 
 fn configure(file: &Path, client: u16, route: u16, other: u16, user: &UserKey) {

@@ -214,6 +214,22 @@ impl Cluster {
             .unwrap_or_else(|error| panic!("kubectl get {}: {error}", args.join(" ")))
     }
 
+    /// A StorageClass like the default one, which lets volumes grow or not.
+    pub fn storage_class(&self, name: &str, grows: bool) -> Value {
+        let classes = self.get(&["storageclass"]);
+        let is_default = |class: &&Value| {
+            let annotations = &class["metadata"]["annotations"];
+            annotations["storageclass.kubernetes.io/is-default-class"] == "true"
+        };
+        let usual = list(&classes["items"]).iter().find(is_default);
+        let usual = usual.expect("a default class");
+        serde_json::json!({
+            "apiVersion": "storage.k8s.io/v1", "kind": "StorageClass", "metadata": {"name": name},
+            "provisioner": usual["provisioner"], "parameters": usual["parameters"],
+            "volumeBindingMode": usual["volumeBindingMode"], "allowVolumeExpansion": grows,
+        })
+    }
+
     /// `cargo xtask cluster ARGS`: faults of the link of a node or a region.
     pub fn fault(&self, args: &[&str]) {
         let xtask = std::env::var_os("NIGHTJAR_XTASK").expect("xtask says where it lies");

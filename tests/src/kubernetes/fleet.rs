@@ -244,6 +244,22 @@ impl Fleet {
         self.cluster.try_get(&all)
     }
 
+    /// An object as it would be applied again after it was removed.
+    pub fn saved(&self, kind: &str, name: &str) -> Value {
+        let found = self.try_get(&[kind, name]);
+        let mut saved = found.unwrap_or_else(|error| panic!("kubectl get {kind} {name}: {error}"));
+        let of_the_server = [
+            "uid",
+            "resourceVersion",
+            "creationTimestamp",
+            "managedFields",
+        ];
+        if let Some(metadata) = saved["metadata"].as_object_mut() {
+            metadata.retain(|field, _| !of_the_server.contains(&field.as_str()));
+        }
+        saved
+    }
+
     /// Objects of a kind that carry the fleet's label, by name.
     pub fn owned(&self, kind: &str) -> Vec<Value> {
         let selector = format!("nightjar.dev/fleet={}", self.name);

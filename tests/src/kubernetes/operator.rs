@@ -136,14 +136,18 @@ pub fn passes(cluster: &Cluster) -> (u64, String) {
 }
 
 fn metrics(cluster: &Cluster) -> String {
-    let leader = leader(cluster);
-    let name = pods(cluster)
-        .iter()
-        .map(|pod| text(&pod["metadata"]["name"]))
-        .find(|name| leader.contains(name))
-        .unwrap_or_else(|| panic!("`{leader}` leads, which is no pod"));
+    let name = text(&leading(cluster)["metadata"]["name"]);
     let path = format!("/api/v1/namespaces/{NAMESPACE}/pods/{name}:8080/proxy/metrics");
     cluster.kubectl(&["get", "--raw", &path])
+}
+
+/// The pod of the operator that leads.
+pub fn leading(cluster: &Cluster) -> Value {
+    let leader = leader(cluster);
+    pods(cluster)
+        .into_iter()
+        .find(|pod| leader.contains(&text(&pod["metadata"]["name"])))
+        .unwrap_or_else(|| panic!("`{leader}` leads, which is no pod"))
 }
 
 /// Who leads, as the Lease says; empty while nobody does.

@@ -80,18 +80,7 @@ async fn a_lost_key_is_waited_for_and_never_replaced() {
     let url = fleet.url(&spec, "a");
     let run = Run::new("keys");
     let ids = publish(&run, &url, run.events(40)).await;
-    let mut saved = fleet.try_get(&["secret", KEYS]).expect("the keyring");
-    for field in [
-        "uid",
-        "resourceVersion",
-        "creationTimestamp",
-        "managedFields",
-    ] {
-        saved["metadata"]
-            .as_object_mut()
-            .expect("metadata")
-            .remove(field);
-    }
+    let saved = fleet.saved("secret", KEYS);
     let before = fleet.pods();
 
     fleet.kubectl(&["delete", "secret", KEYS]);

@@ -2,12 +2,12 @@
 
 use std::time::Instant;
 
-use nightjar_tests::kubernetes::cluster::{Cluster, cluster, list, text, until};
+use nightjar_tests::kubernetes::cluster::{cluster, text, until};
 use nightjar_tests::kubernetes::fleet::{Fleet, FleetSpec, Pod, RegionSpec};
 use nightjar_tests::kubernetes::load::Load;
 use nightjar_tests::kubernetes::{limits, turn};
 use nightjar_tests::report::measured;
-use serde_json::{Value, json};
+use serde_json::json;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn relays_come_and_go_and_a_live_subscriber_misses_nothing() {
@@ -129,24 +129,6 @@ async fn a_region_leaves_only_when_told_and_when_its_log_is_held_elsewhere() {
     );
 }
 
-/// A StorageClass like the default one, which lets volumes grow or not.
-fn storage_class(cluster: &Cluster, name: &str, grows: bool) -> Value {
-    let classes = cluster.get(&["storageclass"]);
-    let usual = list(&classes["items"])
-        .iter()
-        .find(|class| {
-            class["metadata"]["annotations"]["storageclass.kubernetes.io/is-default-class"]
-                == "true"
-        })
-        .expect("a default class")
-        .clone();
-    json!({
-        "apiVersion": "storage.k8s.io/v1", "kind": "StorageClass", "metadata": {"name": name},
-        "provisioner": usual["provisioner"], "parameters": usual["parameters"],
-        "volumeBindingMode": usual["volumeBindingMode"], "allowVolumeExpansion": grows,
-    })
-}
-
 /// What a claim asks for.
 fn asked_of_claim(fleet: &Fleet, claim: &str) -> Result<String, String> {
     let claim = fleet.try_get(&["persistentvolumeclaim", claim])?;
@@ -171,7 +153,7 @@ async fn disks_grow_and_one_that_cannot_is_told() {
     let fleet = Fleet::namespace(cluster, "disks");
     let made = |grows| {
         cluster.try_kubectl(&["delete", "storageclass", &class, "--ignore-not-found"])?;
-        fleet.apply_object(&storage_class(cluster, &class, grows))
+        fleet.apply_object(&cluster.storage_class(&class, grows))
     };
     made(false).expect("a class of disks that do not grow");
     of_class("1Gi", "3s", &mut spec);

@@ -2,11 +2,11 @@
 
 use std::time::Instant;
 
-use nightjar_tests::kubernetes::cluster::{Cluster, cluster, machine, machine_dir, text, until};
+use nightjar_tests::kubernetes::cluster::{cluster, machine, machine_dir, text, until};
 use nightjar_tests::kubernetes::fleet::{Fleet, FleetSpec};
 use nightjar_tests::kubernetes::{limits, operator, turn};
 use nightjar_tests::report::measured;
-use serde_json::{Value, json};
+use serde_json::json;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn another_build_of_the_operator_restarts_no_pod() {
@@ -53,15 +53,6 @@ async fn another_build_of_the_operator_restarts_no_pod() {
     assert_eq!(before, fleet.pods(), "and after the way back");
 }
 
-/// The pod of the operator that leads.
-fn leading(cluster: &Cluster) -> Value {
-    let leader = operator::leader(cluster);
-    operator::pods(cluster)
-        .into_iter()
-        .find(|pod| leader.contains(&text(&pod["metadata"]["name"])))
-        .unwrap_or_else(|| panic!("`{leader}` leads, which is no pod"))
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_leader_that_stood_still_writes_nothing_when_it_goes_on() {
     let Some(cluster) = machine("stalled leader") else {
@@ -70,7 +61,7 @@ async fn a_leader_that_stood_still_writes_nothing_when_it_goes_on() {
     let _turn = turn::alone().await;
     let mut spec = FleetSpec::new(&["a"], 1);
     let fleet = Fleet::start(cluster, "stalled", &spec).await;
-    let old = leading(cluster);
+    let old = operator::leading(cluster);
     let (name, address) = (
         text(&old["metadata"]["name"]),
         text(&old["status"]["podIP"]),
@@ -135,7 +126,7 @@ async fn a_leader_killed_in_a_rollout_is_followed_by_another_that_finishes() {
     .await;
     assert_eq!(operator::pods(cluster).len(), 2, "one stands by");
     let killed = operator::leader(cluster);
-    let leading = text(&leading(cluster)["metadata"]["name"]);
+    let leading = text(&operator::leading(cluster)["metadata"]["name"]);
     cluster.kubectl(&[
         "delete",
         "pod",

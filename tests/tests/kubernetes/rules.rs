@@ -225,19 +225,7 @@ async fn a_storage_class_that_is_missing_is_named_until_it_is_there() {
         "{message}"
     );
 
-    let classes = cluster.get(&["storageclass"]);
-    let usual = nightjar_tests::kubernetes::cluster::list(&classes["items"])
-        .iter()
-        .find(|class| {
-            class["metadata"]["annotations"]["storageclass.kubernetes.io/is-default-class"]
-                == "true"
-        })
-        .expect("a default class")
-        .clone();
-    let made = json!({
-        "apiVersion": "storage.k8s.io/v1", "kind": "StorageClass", "metadata": {"name": class},
-        "provisioner": usual["provisioner"], "parameters": usual["parameters"], "volumeBindingMode": usual["volumeBindingMode"],
-    });
+    let made = cluster.storage_class(&class, true);
     fleet.apply_object(&made).expect("the class");
     fleet.wait_calm(limits::FLEET_READY).await;
     drop(fleet);
@@ -356,12 +344,7 @@ async fn a_damaged_object_is_named_until_it_is_mended() {
         patch(&json!({"data": saved["data"]}));
         fleet.wait_calm(limits::HEALED).await;
     }
-    let mut record = fleet
-        .try_get(&["configmap", "fleet-record"])
-        .expect("the record");
-    for field in ["uid", "resourceVersion", "creationTimestamp"] {
-        record["metadata"][field] = Value::Null;
-    }
+    let record = fleet.saved("configmap", "fleet-record");
     fleet.kubectl(&["delete", "configmap", "fleet-record"]);
     let (place, _) = fleet.wait_waiting("DamagedObject").await;
     assert_eq!(place, "configmap/fleet-record");

@@ -17,7 +17,7 @@ use nightjar_envelope::RegionName;
 use serde::Serialize;
 use serde_json::Value;
 
-use super::names::Names;
+use super::names::{Names, RESTART_HASH};
 use crate::crd::Images;
 use crate::plan::{FleetPlan, ProcessPlan, RegionPlan, Role};
 use crate::validate::{ValidFleet, ValidRegion};
@@ -182,6 +182,13 @@ pub fn build(input: &Input<'_>) -> Vec<Desired> {
     }
     objects.sort_by_key(|object| object.kind);
     objects
+}
+
+/// The restart hash of a StatefulSet's pods; empty without one.
+pub(super) fn template_hash(set: &Value) -> &str {
+    set["spec"]["template"]["metadata"]["annotations"][RESTART_HASH]
+        .as_str()
+        .unwrap_or_default()
 }
 
 fn desired<K: kube::Resource<DynamicType = ()> + Serialize>(kind: Kind, object: &K) -> Desired {
