@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use super::build::Kind;
 use super::error::ClusterError;
-use super::names::Names;
+use super::names::{Names, is_pod_of};
 use super::record::StoredRecord;
 
 /// What a fleet has in the cluster.
@@ -73,12 +73,17 @@ impl Observed {
         self.objects.get(&(Kind::StatefulSet, name.to_owned()))
     }
 
-    /// The image that a StatefulSet runs.
+    /// The image that a StatefulSet runs. Where the set is gone for a moment, by hand or to be made anew, its pods run on.
     pub(super) fn image(&self, name: &str) -> Option<String> {
-        let set = self.stateful_set(name)?;
-        set["spec"]["template"]["spec"]["containers"][0]["image"]
-            .as_str()
-            .map(str::to_owned)
+        let asked = self.stateful_set(name).and_then(|set| {
+            let image = &set["spec"]["template"]["spec"]["containers"][0]["image"];
+            image.as_str().map(str::to_owned)
+        });
+        asked.or_else(|| {
+            let mut pods = self.pods.iter();
+            let (_, pod) = pods.find(|(pod, _)| is_pod_of(pod, name))?;
+            pod.spec.as_ref()?.containers.first()?.image.clone()
+        })
     }
 }
 
@@ -86,4 +91,34 @@ fn by_name<K: kube::Resource>(list: impl IntoIterator<Item = K>) -> BTreeMap<Str
     list.into_iter()
         .map(|object| (object.meta().name.clone().unwrap_or_default(), object))
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_set_that_is_gone_for_a_moment_still_runs_what_its_pods_run() {
+        let pod = |image: &str| {
+            let pod = serde_json::json!({"spec": {"containers": [{"name": "c", "image": image}]}});
+            serde_json::from_value::<Pod>(pod).unwrap()
+        };
+        let mut observed = Observed {
+            objects: BTreeMap::new(),
+            pods: [
+                ("f-a-nats-x-0".to_owned(), pod("other")),
+                ("f-a-nats-0".to_owned(), pod("nats:1")),
+            ]
+            .into(),
+            claims: BTreeMap::new(),
+            record: None,
+        };
+        assert_eq!(observed.image("f-a-nats").as_deref(), Some("nats:1"));
+        assert_eq!(observed.image("f-a-relay"), None);
+        let set = serde_json::json!({"spec": {"template": {"spec": {"containers": [{"image": "nats:2"}]}}}});
+        observed
+            .objects
+            .insert((Kind::StatefulSet, "f-a-nats".to_owned()), set);
+        assert_eq!(observed.image("f-a-nats").as_deref(), Some("nats:2"));
+    }
 }

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::dereference::Observed;
 use super::error::ClusterError;
-use super::names::Names;
+use super::names::{Names, is_pod_of};
 use super::record::FleetRecord;
 use super::rollout::Wait;
 use crate::crd::{RegionSpec, parse_quantity};
@@ -194,8 +194,10 @@ fn is_bound(claim: &PersistentVolumeClaim) -> bool {
 }
 
 fn is_of_set(claim: &str, set: &str) -> bool {
-    let ordinal = claim.strip_prefix(&format!("{}-{set}-", Names::claim()));
-    ordinal.is_some_and(|ordinal| ordinal.bytes().all(|byte| byte.is_ascii_digit()))
+    let pod = claim
+        .strip_prefix(Names::claim())
+        .and_then(|rest| rest.strip_prefix('-'));
+    pod.is_some_and(|pod| is_pod_of(pod, set))
 }
 
 /// Whether one size is less than another. What cannot be read is neither.

@@ -210,3 +210,13 @@ impl Names {
         .into()
     }
 }
+
+/// Whether a pod is one of a StatefulSet, by its name.
+pub(super) fn is_pod_of(pod: &str, set: &str) -> bool {
+    let ordinal = pod
+        .strip_prefix(set)
+        .and_then(|rest| rest.strip_prefix('-'));
+    ordinal.is_some_and(|ordinal| {
+        !ordinal.is_empty() && ordinal.bytes().all(|byte| byte.is_ascii_digit())
+    })
+}
