@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::*;
 use crate::cluster::region_watch::ServerView;
-use crate::plan::{FleetFacts, RegionFacts, RegionKeys};
+use crate::plan::FleetFacts;
 use crate::validate::from_yaml;
 
 const FILE: &str = "
@@ -18,21 +18,7 @@ spec:
 
 fn plan_of_one() -> FleetPlan {
     let fleet = from_yaml(FILE).unwrap();
-    let nkeys = RegionKeys {
-        relay: "r".to_owned(),
-        admin: "a".to_owned(),
-        system: "s".to_owned(),
-        leaf: "l".to_owned(),
-    };
-    let facts = RegionFacts {
-        generation: 1,
-        nkeys,
-    };
-    let facts = FleetFacts {
-        fleet_id: nightjar_envelope::FleetId::from_bytes([1; 16]),
-        regions: [("a".parse().unwrap(), facts)].into(),
-        former: Default::default(),
-    };
+    let facts = FleetFacts::stand_in(fleet.regions.iter().map(|region| &region.name));
     let names = crate::cluster::Names::new("f", "chat");
     let addresses = crate::cluster::ClusterAddresses::new(names, Default::default());
     crate::plan::plan(&fleet, &facts, &addresses).unwrap()

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::cluster::ClusterAddresses;
-use crate::plan::{FleetFacts, RegionFacts, plan};
+use crate::plan::{FleetFacts, plan};
 use crate::validate::from_yaml;
 
 const FILE: &str = "
@@ -28,22 +28,7 @@ fn day(number: u64) -> SystemTime {
 
 fn region() -> RegionPlan {
     let fleet = from_yaml(FILE).unwrap();
-    let key = || "U".to_owned();
-    let nkeys = RegionKeys {
-        relay: key(),
-        admin: key(),
-        system: key(),
-        leaf: key(),
-    };
-    let facts = RegionFacts {
-        generation: 1,
-        nkeys,
-    };
-    let facts = FleetFacts {
-        fleet_id: nightjar_envelope::FleetId::from_bytes([1; 16]),
-        regions: [("a".parse().unwrap(), facts)].into(),
-        former: BTreeMap::new(),
-    };
+    let facts = FleetFacts::stand_in(fleet.regions.iter().map(|region| &region.name));
     let addresses = ClusterAddresses::new(Names::new("f", "chat"), BTreeMap::new());
     let mut regions = plan(&fleet, &facts, &addresses).unwrap().regions;
     regions.remove(0)

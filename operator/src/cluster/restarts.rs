@@ -4,14 +4,14 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::ResourceExt as _;
-use nightjar_envelope::{FleetId, RegionName};
+use nightjar_envelope::RegionName;
 
 use super::addresses::ClusterAddresses;
 use super::build::{self, Kind};
 use super::images;
 use super::names::Names;
 use crate::crd::{Images, RelayCluster};
-use crate::plan::{FleetFacts, RegionFacts, RegionKeys, Role, plan};
+use crate::plan::{FleetFacts, Role, plan};
 use crate::validate::validate;
 
 /// Pods of a role in a region.
@@ -48,13 +48,8 @@ fn hashes(
     let fleet = validate(cluster).ok()?;
     let names = Names::new(cluster.name_any(), cluster.namespace().unwrap_or_default());
     let facts = FleetFacts {
-        fleet_id: FleetId::from_bytes([0; 16]),
-        regions: fleet
-            .regions
-            .iter()
-            .map(|region| (region.name.clone(), region_facts(&region.name)))
-            .collect(),
         former: former.iter().map(|region| (region.clone(), 1)).collect(),
+        ..FleetFacts::stand_in(fleet.regions.iter().map(|region| &region.name))
     };
     let plan = plan(&fleet, &facts, &ClusterAddresses::of(&names, &fleet)).ok()?;
     let images = images::asked_or(&fleet, running.clone());
@@ -90,17 +85,4 @@ fn hashes(
             })
             .collect(),
     )
-}
-
-fn region_facts(region: &RegionName) -> RegionFacts {
-    let key = |role: &str| format!("{role} of {region}");
-    RegionFacts {
-        generation: 1,
-        nkeys: RegionKeys {
-            relay: key("relay"),
-            admin: key("admin"),
-            system: key("system"),
-            leaf: key("leaf"),
-        },
-    }
 }

@@ -62,6 +62,31 @@ pub struct FleetFacts {
     pub former: BTreeMap<RegionName, u32>,
 }
 
+impl FleetFacts {
+    /// Facts of a fleet whose identity and keys do not matter: the same each time, so that plans can be compared.
+    pub(crate) fn stand_in<'a>(regions: impl IntoIterator<Item = &'a RegionName>) -> Self {
+        let facts = |region: &RegionName| {
+            let key = |role: &str| format!("U-{role}-{region}");
+            let nkeys = RegionKeys {
+                relay: key("relay"),
+                admin: key("admin"),
+                system: key("system"),
+                leaf: key("leaf"),
+            };
+            RegionFacts {
+                generation: 1,
+                nkeys,
+            }
+        };
+        let regions = regions.into_iter();
+        Self {
+            fleet_id: FleetId::from_bytes([0xab; 16]),
+            regions: regions.map(|name| (name.clone(), facts(name))).collect(),
+            former: BTreeMap::new(),
+        }
+    }
+}
+
 /// What is known of one region besides its spec.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RegionFacts {

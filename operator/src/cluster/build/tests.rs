@@ -8,7 +8,7 @@ use serde_json::Value;
 use super::*;
 use crate::cluster::ClusterAddresses;
 use crate::cluster::names::RESTART_HASH;
-use crate::plan::{FleetFacts, RegionFacts, RegionKeys, plan};
+use crate::plan::{FleetFacts, plan};
 use crate::validate::from_yaml;
 
 const FILE: &str = "
@@ -32,25 +32,7 @@ spec:
 fn objects(file: &str) -> Vec<Desired> {
     let fleet = from_yaml(file).unwrap();
     let names = Names::new(fleet.name.clone(), "chat");
-    let key = |role: &str, region: &RegionName| format!("U-{role}-{region}");
-    let regions = fleet.regions.iter().map(|region| {
-        let nkeys = RegionKeys {
-            relay: key("relay", &region.name),
-            admin: key("admin", &region.name),
-            system: key("system", &region.name),
-            leaf: key("leaf", &region.name),
-        };
-        let facts = RegionFacts {
-            generation: 1,
-            nkeys,
-        };
-        (region.name.clone(), facts)
-    });
-    let facts = FleetFacts {
-        fleet_id: nightjar_envelope::FleetId::from_bytes([0xab; 16]),
-        regions: regions.collect(),
-        former: BTreeMap::new(),
-    };
+    let facts = FleetFacts::stand_in(fleet.regions.iter().map(|region| &region.name));
     let plan = plan(
         &fleet,
         &facts,
