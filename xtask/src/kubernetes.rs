@@ -12,8 +12,8 @@ use crate::run::{on_path, run, say};
 
 /// The targets of `tests/tests/` that need a cluster, in the order in which they run: the first installs the operator.
 pub(crate) const TARGETS: [&str; 2] = ["kubernetes", "fleet_cli"];
-/// Tests wait for their turn by themselves, a few with fleets of their own beside each other: more may wait than go on.
-pub(crate) const THREADS: &str = "--test-threads=8";
+/// Tests wait for their turn by themselves: all wait at once, and few go on.
+pub(crate) const THREADS: &str = "--test-threads=64";
 /// Tags of the images that the tests ask for: relays and NATS servers differ by nothing but the name, operators by their version.
 const TAGS: [&str; 2] = ["dev", "dev-2"];
 

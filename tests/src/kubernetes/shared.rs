@@ -1,13 +1,14 @@
 //! One fleet of three regions for the tests that leave it as they found it: it is 18 pods. It ends with the cluster, or when
 //! `cargo xtask test` removes what tests left on another one.
 
+use std::ops::Deref;
 use std::time::Instant;
 
 use tokio::sync::{MappedMutexGuard, Mutex, MutexGuard};
 
 use super::cluster::Cluster;
 use super::fleet::{Fleet, FleetSpec};
-use super::limits;
+use super::{limits, turn};
 use crate::report::measured;
 
 /// The regions of the shared fleet.
@@ -36,34 +37,44 @@ impl ThreeRegions {
 
 static SHARED: Mutex<Option<ThreeRegions>> = Mutex::const_new(None);
 
-/// The right to use the shared fleet, until it is dropped.
+/// The shared fleet, with everything as first asked for, and a turn on the cluster, until it is dropped.
 #[derive(Debug)]
-pub struct Claim {
-    shared: MutexGuard<'static, Option<ThreeRegions>>,
+pub struct Claim<Turn> {
+    three: MappedMutexGuard<'static, ThreeRegions>,
+    _turn: Turn,
 }
 
-/// Waits until no other test uses the shared fleet. Asked for before a turn on the cluster: a test that has one would hold up the others.
-pub async fn claim() -> Claim {
-    Claim {
-        shared: SHARED.lock().await,
+impl<Turn> Deref for Claim<Turn> {
+    type Target = ThreeRegions;
+
+    fn deref(&self) -> &ThreeRegions {
+        &self.three
     }
 }
 
-impl Claim {
-    /// The shared fleet, with everything as first asked for; made when there is none. It is this test's until the guard is dropped.
-    pub async fn three_regions(
-        mut self,
-        cluster: &'static Cluster,
-    ) -> MappedMutexGuard<'static, ThreeRegions> {
-        if let Some(three) = self.shared.as_ref() {
-            three.fleet.apply(&three.spec);
-            three.fleet.wait_calm(limits::ROLLOUT).await;
-        } else {
-            *self.shared = Some(start(cluster).await);
-        }
-        MutexGuard::map(self.shared, |three| {
-            three.as_mut().expect("it was just made")
-        })
+/// Waits for the shared fleet; tests with fleets of their own go on meanwhile.
+pub async fn beside(cluster: &'static Cluster) -> Claim<turn::Beside> {
+    let turn = turn::without_a_fleet().await;
+    claim(cluster, turn).await
+}
+
+/// Waits for the shared fleet and the whole cluster.
+pub async fn alone(cluster: &'static Cluster) -> Claim<turn::Alone> {
+    let turn = turn::alone().await;
+    claim(cluster, turn).await
+}
+
+async fn claim<Turn>(cluster: &'static Cluster, turn: Turn) -> Claim<Turn> {
+    let mut shared = SHARED.lock().await;
+    if let Some(three) = shared.as_ref() {
+        three.fleet.apply(&three.spec);
+        three.fleet.wait_calm(limits::ROLLOUT).await;
+    } else {
+        *shared = Some(start(cluster).await);
+    }
+    Claim {
+        three: MutexGuard::map(shared, |three| three.as_mut().expect("it was just made")),
+        _turn: turn,
     }
 }
 

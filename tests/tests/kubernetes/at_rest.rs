@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use nightjar_tests::kubernetes::cluster::{list, machine, until};
 use nightjar_tests::kubernetes::fleet::{Fleet, FleetSpec, condition};
-use nightjar_tests::kubernetes::{limits, operator, shared, turn};
+use nightjar_tests::kubernetes::{limits, operator, shared};
 use nightjar_tests::report::measured;
 use serde_json::{Value, json};
 
@@ -15,9 +15,7 @@ async fn the_operator_writes_nothing_beside_its_lease_and_stays_small() {
     let Some(cluster) = machine("at rest") else {
         return;
     };
-    let mine = shared::claim().await;
-    let _turn = turn::alone().await;
-    let three = mine.three_regions(cluster).await;
+    let three = shared::alone(cluster).await;
     let beside = Fleet::namespace(cluster, "paused");
     let spec = FleetSpec::new(&["a"], 3).spec(cluster);
     let fleets: Vec<Value> = (0..PAUSED_FLEETS)

@@ -62,9 +62,7 @@ async fn a_region_that_is_cut_off_serves_on_and_catches_up_with_a_change() {
     let Some(cluster) = machine("cut region") else {
         return;
     };
-    let mine = shared::claim().await;
-    let _turn = turn::alone().await;
-    let three = mine.three_regions(cluster).await;
+    let three = shared::alone(cluster).await;
     let load = Load::start("region cut off", &three.urls()).await;
     let cut = Fault::cut(cluster, "b");
     let began = Instant::now();
@@ -107,9 +105,7 @@ async fn a_node_that_is_lost_and_returns_costs_no_message() {
     let Some(cluster) = machine("isolated node") else {
         return;
     };
-    let mine = shared::claim().await;
-    let _turn = turn::alone().await;
-    let three = mine.three_regions(cluster).await;
+    let three = shared::alone(cluster).await;
     let node = three
         .fleet
         .pods()

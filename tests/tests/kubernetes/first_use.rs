@@ -24,7 +24,7 @@ async fn a_new_fleet_says_at_once_how_it_is_and_soon_serves() {
     let Some(cluster) = cluster("first status") else {
         return;
     };
-    let _turn = turn::beside().await;
+    let _turn = turn::with_operators().await;
     let spec = FleetSpec::new(&["a"], 1);
     let fleet = Fleet::namespace(cluster, "status");
     let started = Instant::now();
@@ -120,9 +120,7 @@ async fn a_message_sent_in_one_region_is_read_in_the_others() {
     let Some(cluster) = cluster("messages across regions") else {
         return;
     };
-    let mine = shared::claim().await;
-    let _turn = turn::beside().await;
-    let three = mine.three_regions(cluster).await;
+    let three = shared::beside(cluster).await;
     let dir = fresh_dir("kubernetes");
     let (alice_home, bob_home, carol_home) = (
         Home::new(&dir, "alice"),

@@ -13,7 +13,7 @@ async fn another_build_of_the_operator_restarts_no_pod() {
     let Some(cluster) = cluster("operator upgrade") else {
         return;
     };
-    let _turn = turn::beside().await;
+    let _turn = turn::with_operators().await;
     let fleet = Fleet::start(cluster, "upgrade", &FleetSpec::new(&["a"], 3)).await;
     let before = fleet.pods();
     let old = operator::leader(cluster);
@@ -58,7 +58,7 @@ async fn a_leader_that_stood_still_writes_nothing_when_it_goes_on() {
     let Some(cluster) = machine("stalled leader") else {
         return;
     };
-    let _turn = turn::alone().await;
+    let _turn = turn::with_operators().await;
     let mut spec = FleetSpec::new(&["a"], 1);
     let fleet = Fleet::start(cluster, "stalled", &spec).await;
     let old = operator::leading(cluster);
@@ -108,7 +108,7 @@ async fn a_leader_killed_in_a_rollout_is_followed_by_another_that_finishes() {
     let Some(cluster) = cluster("leader killed") else {
         return;
     };
-    let _turn = turn::alone().await;
+    let _turn = turn::with_operators().await;
     let spec = FleetSpec::new(&["a"], 3);
     let fleet = Fleet::start(cluster, "leader", &spec).await;
     let mut changed = spec.clone();

@@ -5,7 +5,7 @@ use std::time::Instant;
 use nightjar_tests::kubernetes::cluster::{cluster, text, until};
 use nightjar_tests::kubernetes::fleet::{FleetSpec, Pod, is_calm};
 use nightjar_tests::kubernetes::load::Load;
-use nightjar_tests::kubernetes::{limits, operator, turn};
+use nightjar_tests::kubernetes::{limits, operator};
 
 use nightjar_tests::kubernetes::shared::{self, ThreeRegions};
 use nightjar_tests::kubernetes::watch::PodWatch;
@@ -40,9 +40,7 @@ async fn a_new_relay_image_moves_one_region_at_a_time_and_loses_nothing() {
     let Some(cluster) = cluster("rolling change of the relays") else {
         return;
     };
-    let mine = shared::claim().await;
-    let _turn = turn::beside().await;
-    let three = mine.three_regions(cluster).await;
+    let three = shared::beside(cluster).await;
     let before = three.fleet.pods();
     let load = Load::start("relay rollout", &three.urls()).await;
     let watch = PodWatch::start(&three.fleet);
@@ -80,9 +78,7 @@ async fn a_bad_image_stops_in_the_first_region_and_taking_it_back_heals() {
     let Some(cluster) = cluster("bad image") else {
         return;
     };
-    let mine = shared::claim().await;
-    let _turn = turn::beside().await;
-    let three = mine.three_regions(cluster).await;
+    let three = shared::beside(cluster).await;
     let before = three.fleet.pods();
     let load = Load::start_at(
         "bad image",
@@ -125,9 +121,7 @@ async fn new_nats_servers_come_one_by_one_and_a_majority_is_always_there() {
     let Some(cluster) = cluster("rolling change of NATS") else {
         return;
     };
-    let mine = shared::claim().await;
-    let _turn = turn::beside().await;
-    let three = mine.three_regions(cluster).await;
+    let three = shared::beside(cluster).await;
     let load = Load::start("NATS rollout", &three.urls()).await;
     let watch = PodWatch::start(&three.fleet);
     let started = Instant::now();
