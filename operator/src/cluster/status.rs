@@ -156,6 +156,8 @@ fn condition(
     let last = before
         .condition(of)
         .filter(|old| old.status == status)
+        // The CRD's default, from before anybody had looked.
+        .filter(|old| old.last_transition_time.0 > Timestamp::UNIX_EPOCH)
         .map_or(Time(whole(now)), |old| old.last_transition_time.clone());
     Condition {
         type_: of.name().to_owned(),

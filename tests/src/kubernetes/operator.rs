@@ -19,6 +19,12 @@ pub fn image(target: &str, tag: &str) -> String {
     format!("{}/{target}:{tag}", registry())
 }
 
+/// The other one of two tags of the same images: `cargo xtask test` gives both to every node.
+pub fn other_tag(tag: &str) -> String {
+    let other = if tag == "dev" { "dev-2" } else { "dev" };
+    other.to_owned()
+}
+
 fn registry() -> String {
     std::env::var("NIGHTJAR_TEST_REGISTRY").unwrap_or_else(|_| "localhost/nightjar".to_owned())
 }

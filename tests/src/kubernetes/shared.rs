@@ -1,7 +1,7 @@
 //! One fleet of three regions for the tests that leave it as they found it: it is 18 pods. It ends with the cluster, or when
 //! `cargo xtask test` removes what tests left on another one.
 
-use std::ops::Deref;
+use std::ops::{Deref, DerefMut};
 use std::time::Instant;
 
 use tokio::sync::{MappedMutexGuard, Mutex, MutexGuard};
@@ -49,6 +49,13 @@ impl<Turn> Deref for Claim<Turn> {
 
     fn deref(&self) -> &ThreeRegions {
         &self.three
+    }
+}
+
+/// For a test that leaves the fleet with another spec, just as good: a way back would only take time.
+impl<Turn> DerefMut for Claim<Turn> {
+    fn deref_mut(&mut self) -> &mut ThreeRegions {
+        &mut self.three
     }
 }
 

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use nightjar_tests::kubernetes::cluster::{Fault, cluster, machine, until};
 use nightjar_tests::kubernetes::fleet::{Fleet, FleetSpec, Pod};
 use nightjar_tests::kubernetes::load::Load;
-use nightjar_tests::kubernetes::{limits, shared, turn};
+use nightjar_tests::kubernetes::{limits, operator, shared, turn};
 use nightjar_tests::report::measured;
 
 /// How long a fault lasts: longer than it takes Kubernetes to notice a lost node.
@@ -67,14 +67,15 @@ async fn a_region_that_is_cut_off_serves_on_and_catches_up_with_a_change() {
     let cut = Fault::cut(cluster, "b");
     let began = Instant::now();
     let mut spec = three.spec.clone();
-    spec.relay_tag = "dev-2".to_owned();
+    spec.relay_tag = operator::other_tag(&spec.relay_tag);
+    let image = operator::image("relay", &spec.relay_tag);
     // What the region itself is asked for changes too.
     spec.regions[1].relays = 2;
     three.fleet.apply(&spec);
     until("the fault to have lasted", limits::HEALED, async || {
         let pods = three.fleet.pods();
         let changed = pods.iter().any(|pod| {
-            pod.component == "relay" && pod.region == "a" && pod.image.ends_with("dev-2")
+            pod.component == "relay" && pod.region == "a" && pod.image == image
         });
         if began.elapsed() < FAULT || !changed {
             return Err(format!("region a has the change: {changed}"));
@@ -94,7 +95,7 @@ async fn a_region_that_is_cut_off_serves_on_and_catches_up_with_a_change() {
             .pods()
             .iter()
             .filter(|pod| pod.component == "relay")
-            .all(|pod| pod.image.ends_with("dev-2")),
+            .all(|pod| pod.image == image),
         "the change went on to the other regions"
     );
     load.finish().await;

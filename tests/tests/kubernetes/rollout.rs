@@ -11,9 +11,6 @@ use nightjar_tests::kubernetes::shared::{self, ThreeRegions};
 use nightjar_tests::kubernetes::watch::PodWatch;
 use nightjar_tests::report::measured;
 
-/// Another tag of the same images: `cargo xtask test` gives it to every node.
-const OTHER: &str = "dev-2";
-
 /// Applies a change and waits until every pod of a component runs the image.
 async fn roll(three: &ThreeRegions, spec: &FleetSpec, component: &str, image: &str) {
     three.fleet.apply(spec);
@@ -40,14 +37,16 @@ async fn a_new_relay_image_moves_one_region_at_a_time_and_loses_nothing() {
     let Some(cluster) = cluster("rolling change of the relays") else {
         return;
     };
-    let three = shared::beside(cluster).await;
+    let mut three = shared::beside(cluster).await;
     let before = three.fleet.pods();
     let load = Load::start("relay rollout", &three.urls()).await;
     let watch = PodWatch::start(&three.fleet);
     let started = Instant::now();
     let mut spec = three.spec.clone();
-    spec.relay_tag = OTHER.to_owned();
-    roll(&three, &spec, "relay", &operator::image("relay", OTHER)).await;
+    spec.relay_tag = operator::other_tag(&spec.relay_tag);
+    let image = operator::image("relay", &spec.relay_tag);
+    roll(&three, &spec, "relay", &image).await;
+    three.spec = spec;
     measured(&format!(
         "Kubernetes: rolling change of 3 relays in 3 regions (soak 3 s): {:.1} s",
         started.elapsed().as_secs_f64()
@@ -121,19 +120,15 @@ async fn new_nats_servers_come_one_by_one_and_a_majority_is_always_there() {
     let Some(cluster) = cluster("rolling change of NATS") else {
         return;
     };
-    let three = shared::beside(cluster).await;
+    let mut three = shared::beside(cluster).await;
     let load = Load::start("NATS rollout", &three.urls()).await;
     let watch = PodWatch::start(&three.fleet);
     let started = Instant::now();
     let mut spec = three.spec.clone();
-    spec.nats_tag = OTHER.to_owned();
-    roll(
-        &three,
-        &spec,
-        "nats",
-        &operator::image("nats-server", OTHER),
-    )
-    .await;
+    spec.nats_tag = operator::other_tag(&spec.nats_tag);
+    let image = operator::image("nats-server", &spec.nats_tag);
+    roll(&three, &spec, "nats", &image).await;
+    three.spec = spec;
     measured(&format!(
         "Kubernetes: rolling change of 9 NATS servers and 6 hubs in 3 regions: {:.1} s",
         started.elapsed().as_secs_f64()
