@@ -300,9 +300,19 @@ impl Connection {
 
     /// Opens a subscription; events, EOSE and CLOSED of it come through [`Connection::next_frame`].
     pub async fn subscribe(&mut self, filters: &[Filter]) -> Result<String, ConnectionError> {
+        self.subscribe_from(filters, None).await
+    }
+
+    /// As [`Connection::subscribe`], for what arrived after a cursor, at a relay that offers one. An empty cursor asks for one.
+    pub async fn subscribe_from(
+        &mut self,
+        filters: &[Filter],
+        cursor: Option<&str>,
+    ) -> Result<String, ConnectionError> {
         self.subscriptions += 1;
         let subscription = format!("nj{}", self.subscriptions);
-        self.send(frame::req(&subscription, filters)).await?;
+        self.send(frame::req(&subscription, filters, cursor))
+            .await?;
         Ok(subscription)
     }
 
@@ -345,10 +355,11 @@ impl Connection {
                 RelayFrame::Event {
                     subscription,
                     event,
+                    ..
                 } if subscription == wanted => {
                     events.push(event);
                 }
-                RelayFrame::Eose { subscription } if subscription == wanted => break,
+                RelayFrame::Eose { subscription, .. } if subscription == wanted => break,
                 RelayFrame::Closed {
                     subscription,
                     message,

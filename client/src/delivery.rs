@@ -113,8 +113,8 @@ mod tests {
         Door {
             url: RelayUrl::parse(&format!("ws://127.0.0.1:{port}")).unwrap(),
             info: Some(RelayInfo {
-                name: None,
                 nightjar,
+                ..RelayInfo::default()
             }),
         }
     }

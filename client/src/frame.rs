@@ -13,6 +13,8 @@ pub enum RelayFrame {
         subscription: String,
         /// The event's own bytes.
         event: Box<RawValue>,
+        /// Where to go on after it, if a cursor was asked for.
+        cursor: Option<String>,
     },
     /// The answer to an event.
     Ok {
@@ -23,10 +25,14 @@ pub enum RelayFrame {
         /// Reason, with its machine-readable prefix.
         message: String,
     },
-    /// Everything stored was sent.
+    /// Everything stored was sent, or a page of it.
     Eose {
         /// Subscription id.
         subscription: String,
+        /// Nothing was left out (NIP-67).
+        finished: bool,
+        /// Where to go on, if a cursor was asked for.
+        cursor: Option<String>,
     },
     /// The relay ended a subscription.
     Closed {
@@ -93,6 +99,7 @@ impl RelayFrame {
                 Self::Event {
                     subscription: need("EVENT", 1)?,
                     event: (*event).to_owned(),
+                    cursor: string(3),
                 }
             }
             "OK" => {
@@ -107,6 +114,11 @@ impl RelayFrame {
             }
             "EOSE" => Self::Eose {
                 subscription: need("EOSE", 1)?,
+                finished: elements
+                    .get(2)
+                    .and_then(|raw| serde_json::from_str::<Vec<String>>(raw.get()).ok())
+                    .is_some_and(|hints| hints.iter().any(|hint| hint == "finish")),
+                cursor: string(3),
             },
             "CLOSED" => Self::Closed {
                 subscription: need("CLOSED", 1)?,
@@ -133,12 +145,19 @@ pub fn auth(event: &Event) -> String {
     format!(r#"["AUTH",{}]"#, event.as_json())
 }
 
-/// `["REQ", ...]`.
-pub fn req(subscription: &str, filters: &[Filter]) -> String {
+/// `["REQ", ...]`. A `cursor`, empty at first, asks a relay that offers it for what arrived after it.
+pub fn req(subscription: &str, filters: &[Filter], cursor: Option<&str>) -> String {
     let mut frame = format!(r#"["REQ",{}"#, quoted(subscription));
     for filter in filters {
         frame.push(',');
-        frame.push_str(&filter.as_json());
+        let filter = filter.as_json();
+        match (cursor, filter.strip_suffix('}')) {
+            (Some(cursor), Some(fields)) => {
+                let comma = if fields == "{" { "" } else { "," };
+                frame.push_str(&format!(r#"{fields}{comma}"cursor":{}}}"#, quoted(cursor)));
+            }
+            _ => frame.push_str(&filter),
+        }
     }
     frame.push(']');
     frame
@@ -253,7 +272,18 @@ mod tests {
     #[test]
     fn frames_are_read_and_later_elements_ignored() {
         let frame = RelayFrame::parse(r#"["EOSE","a",["hint"],"cursor"]"#).unwrap();
-        assert!(matches!(frame, RelayFrame::Eose { subscription } if subscription == "a"));
+        assert!(
+            matches!(frame, RelayFrame::Eose { subscription, finished: false, cursor: Some(cursor) } if subscription == "a" && cursor == "cursor")
+        );
+        let frame = RelayFrame::parse(r#"["EOSE","a",["finish"]]"#).unwrap();
+        assert!(matches!(
+            frame,
+            RelayFrame::Eose {
+                finished: true,
+                cursor: None,
+                ..
+            }
+        ));
         let frame = RelayFrame::parse(r#"["EVENT","a",{"id" : 1}]"#).unwrap();
         assert!(matches!(frame, RelayFrame::Event { event, .. } if event.get() == r#"{"id" : 1}"#));
         let frame = RelayFrame::parse(r#"["OK","x",false,"auth-required: who?"]"#).unwrap();
@@ -272,6 +302,16 @@ mod tests {
                 len: 12
             }
         );
+    }
+
+    #[test]
+    fn a_cursor_stands_in_every_filter() {
+        let filters = [Filter::new(), Filter::new().limit(1)];
+        assert_eq!(
+            req("a", &filters, Some("x\"")),
+            r#"["REQ","a",{"cursor":"x\""},{"limit":1,"cursor":"x\""}]"#
+        );
+        assert_eq!(req("a", &filters[1..], None), r#"["REQ","a",{"limit":1}]"#);
     }
 
     #[test]
@@ -299,7 +339,7 @@ mod tests {
         #[test]
         fn subscription_ids_survive_quoting(id in "\\PC{1,20}") {
             let text = close(&id).replacen("CLOSE", "EOSE", 1);
-            let read = matches!(RelayFrame::parse(&text), Ok(RelayFrame::Eose { subscription }) if subscription == id);
+            let read = matches!(RelayFrame::parse(&text), Ok(RelayFrame::Eose { subscription, .. }) if subscription == id);
             prop_assert!(read);
         }
     }

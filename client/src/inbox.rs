@@ -150,6 +150,7 @@ impl Inbox {
                     number,
                     tell: tell.clone(),
                     wraps: Seen::new(REMEMBERED),
+                    cursor: None,
                 };
                 tokio::spawn(reader.run())
             })
@@ -197,6 +198,8 @@ struct Reader {
     number: usize,
     tell: mpsc::Sender<InboxEvent>,
     wraps: Seen<EventId>,
+    /// Where to go on at any door of the group that gives cursors: everything before it was taken.
+    cursor: Option<String>,
 }
 
 impl Reader {
@@ -270,8 +273,9 @@ impl Reader {
             .authenticate_if_challenged(&self.identity)
             .await?;
         let filter = wraps_filter(self.identity.public_key(), self.options.since);
+        let offers_cursor = info.as_ref().is_some_and(RelayInfo::offers_cursor);
         let mut pager = Pager::default();
-        let mut subscription = connection.subscribe(std::slice::from_ref(&filter)).await?;
+        let mut subscription = self.ask(&mut connection, &filter, offers_cursor).await?;
         let mut asked_again = false;
         let mut caught_up = false;
         loop {
@@ -279,33 +283,51 @@ impl Reader {
                 continue;
             };
             match frame {
-                RelayFrame::Event { event, .. } => {
+                RelayFrame::Event { event, cursor, .. } => {
                     let event = Event::from_json(event.get()).ok();
-                    if let Some(event) = event.as_ref().filter(|_| !caught_up) {
+                    let resumes = offers_cursor && self.cursor.is_some();
+                    let pages_back = !caught_up && !resumes;
+                    if let Some(event) = event.as_ref().filter(|_| pages_back) {
                         pager.note(event.id, event.created_at);
                     }
                     self.take(&url, region.as_deref(), caught_up, event).await;
+                    if caught_up && cursor.is_some() {
+                        self.cursor = cursor;
+                    }
                 }
                 RelayFrame::Eose {
                     subscription: ended,
+                    ..
                 } if ended == subscription && connection.is_challenged() && !asked_again => {
                     // It knows nobody yet, so it may have left private messages out: ask again as somebody.
                     asked_again = true;
                     connection.unsubscribe(&subscription).await?;
                     connection.authenticate(&self.identity).await?;
-                    subscription = connection.subscribe(std::slice::from_ref(&filter)).await?;
+                    subscription = self.ask(&mut connection, &filter, offers_cursor).await?;
                 }
                 RelayFrame::Eose {
                     subscription: ended,
+                    finished,
+                    cursor,
                 } if ended == subscription && !caught_up => {
-                    self.read_older(
-                        &mut connection,
-                        &filter,
-                        &mut pager,
-                        &url,
-                        region.as_deref(),
-                    )
-                    .await?;
+                    let goes_on = offers_cursor && self.cursor.is_some() && cursor.is_some();
+                    if goes_on && !finished {
+                        self.cursor = cursor;
+                        connection.unsubscribe(&subscription).await?;
+                        subscription = self.ask(&mut connection, &filter, offers_cursor).await?;
+                        continue;
+                    }
+                    if !goes_on {
+                        self.read_older(
+                            &mut connection,
+                            &filter,
+                            &mut pager,
+                            &url,
+                            region.as_deref(),
+                        )
+                        .await?;
+                    }
+                    self.cursor = cursor.or(self.cursor.take());
                     caught_up = true;
                     let event = InboxEvent::CaughtUp {
                         relay: url.clone(),
@@ -325,7 +347,12 @@ impl Reader {
                     if Prefix::of(&message) == Prefix::AuthRequired && !asked_again {
                         asked_again = true;
                         connection.authenticate(&self.identity).await?;
-                        subscription = connection.subscribe(std::slice::from_ref(&filter)).await?;
+                        subscription = self.ask(&mut connection, &filter, offers_cursor).await?;
+                        continue;
+                    }
+                    // Too old, or of a fleet that was made anew: everything is read again, and shown once.
+                    if message.starts_with("invalid: cursor:") && self.cursor.take().is_some() {
+                        subscription = self.ask(&mut connection, &filter, offers_cursor).await?;
                         continue;
                     }
                     return Err(ConnectionError::Refused {
@@ -336,6 +363,19 @@ impl Reader {
                 _ => {}
             }
         }
+    }
+
+    /// Asks for wraps, after the cursor where there is one.
+    async fn ask(
+        &self,
+        connection: &mut Connection,
+        filter: &Filter,
+        offers_cursor: bool,
+    ) -> Result<String, ConnectionError> {
+        let cursor = offers_cursor.then(|| self.cursor.as_deref().unwrap_or_default());
+        connection
+            .subscribe_from(std::slice::from_ref(filter), cursor)
+            .await
     }
 
     async fn read_older(

@@ -25,6 +25,16 @@ pub struct RelayInfo {
     /// Present when the relay belongs to a Nightjar fleet.
     #[serde(default)]
     pub nightjar: Option<FleetInfo>,
+    /// Present when the relay gives arrival cursors (`docs/proposals/0001-arrival-cursor.md`).
+    #[serde(default)]
+    pub cursor: Option<CursorInfo>,
+}
+
+/// The arrival cursors that a relay gives.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CursorInfo {
+    /// Version of the proposal.
+    pub version: u64,
 }
 
 /// Which fleet a relay belongs to.
@@ -47,6 +57,13 @@ pub struct FleetInfo {
 }
 
 impl RelayInfo {
+    /// Whether it gives cursors as this client asks for them.
+    pub fn offers_cursor(&self) -> bool {
+        self.cursor
+            .as_ref()
+            .is_some_and(|cursor| cursor.version == 1)
+    }
+
     /// The fleet id, if any.
     pub fn fleet(&self) -> Option<&str> {
         self.nightjar

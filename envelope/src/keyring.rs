@@ -107,6 +107,7 @@ struct EpochKey {
     bucket: Zeroizing<[u8; 32]>,
     msg_id: Zeroizing<[u8; 32]>,
     cipher: Xaes256Gcm,
+    cursor_cipher: Xaes256Gcm,
 }
 
 impl EpochKey {
@@ -118,11 +119,12 @@ impl EpochKey {
                 .expect("32 bytes are one block of output");
             derived
         };
-        let cipher = <Xaes256Gcm as xaes_256_gcm::aead::KeyInit>::new((&*secret).into());
+        let cipher = |key: &[u8; 32]| <Xaes256Gcm as xaes_256_gcm::aead::KeyInit>::new(key.into());
         Self {
             bucket: derive(b"bucket"),
             msg_id: derive(b"msgid"),
-            cipher,
+            cursor_cipher: cipher(&derive(b"cursor")),
+            cipher: cipher(&secret),
             secret,
         }
     }
@@ -239,6 +241,17 @@ impl Keyring {
         self.open
             .get(&epoch)
             .map(|key| key.as_ref().map(|key| &key.cipher))
+    }
+
+    /// The cipher of an epoch's cursors, and that epoch: the one that seals.
+    pub(crate) fn sealing_cursor_cipher(&self) -> (KeyEpoch, &Xaes256Gcm) {
+        (self.seal, &self.sealing.cursor_cipher)
+    }
+
+    /// The cipher of an epoch's cursors, if the epoch is known and not destroyed.
+    pub(crate) fn cursor_cipher(&self, epoch: KeyEpoch) -> Option<&Xaes256Gcm> {
+        let key = self.open.get(&epoch)?.as_ref()?;
+        Some(&key.cursor_cipher)
     }
 
     fn with(

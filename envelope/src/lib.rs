@@ -3,6 +3,7 @@
 //! The layout, byte by byte, is in `docs/reference/envelope.md`; `tests/vectors/` pins it.
 
 mod backup;
+mod cursor;
 mod keyring;
 mod name;
 mod position;
@@ -12,6 +13,7 @@ mod size;
 mod stream;
 
 pub use backup::BackupError;
+pub use cursor::{Cursor, CursorError, CursorSealError, MAX_CURSOR_CHARS, ReaderTag};
 pub use keyring::{BucketLabel, KeyState, Keyring, KeyringError};
 pub use name::{Class, FleetId, KeyEpoch, NameError, RegionName};
 pub use position::PositionVector;

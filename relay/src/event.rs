@@ -34,6 +34,9 @@ pub mod kind {
     pub const EPHEMERAL_GIFT_WRAP: u16 = 21059;
 }
 
+/// Kinds of which some events, once stored, are for their readers alone.
+pub(crate) const PRIVATE_KINDS: [u16; 3] = [kind::DELETION, kind::VANISH, kind::GIFT_WRAP];
+
 /// Greatest `created_at` and expiration accepted, in seconds: the greatest integer that every JSON reader keeps exact.
 pub const MAX_TIMESTAMP: u64 = (1 << 53) - 1;
 /// Most `e` tags, and most `a` tags, in one deletion request.

@@ -11,7 +11,9 @@ use std::collections::BTreeMap;
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
-use crate::event::{Event, EventId, PublicKey, is_replaceable, is_wrap, parse_hex};
+use nightjar_envelope::MAX_CURSOR_CHARS;
+
+use crate::event::{Event, EventId, PRIVATE_KINDS, PublicKey, is_replaceable, is_wrap, parse_hex};
 
 /// Most values in one list of a filter.
 pub const MAX_FILTER_VALUES: usize = 5_000;
@@ -69,6 +71,8 @@ pub struct Filter {
     pub until: Option<u64>,
     /// Most stored events to answer with.
     pub limit: Option<usize>,
+    /// Where a REQ goes on (`docs/proposals/0001-arrival-cursor.md`); empty: it asks for a cursor. Says nothing of what matches.
+    pub cursor: Option<String>,
 }
 
 impl Filter {
@@ -98,6 +102,7 @@ impl Filter {
             "limit" => {
                 self.limit = Some(usize::try_from(integer(name, value)?).unwrap_or(usize::MAX))
             }
+            "cursor" => self.cursor = Some(cursor(name, value)?),
             _ => {
                 if let Some(tag) = name.strip_prefix('#') {
                     let letter = tag_letter(tag)?;
@@ -190,6 +195,23 @@ impl Filter {
         by_id.into_iter().chain(by_coordinate).min()
     }
 
+    /// Some event that anybody may read can match.
+    pub fn may_match_public(&self) -> bool {
+        self.kinds
+            .as_ref()
+            .is_none_or(|kinds| !kinds.iter().copied().all(is_wrap))
+    }
+
+    /// Some event that only its readers may read can match: a gift wrap, or a request to delete or to vanish.
+    pub fn may_match_private(&self) -> bool {
+        self.kinds.as_ref().is_none_or(|kinds| {
+            kinds
+                .iter()
+                .copied()
+                .any(|kind| PRIVATE_KINDS.contains(&kind))
+        })
+    }
+
     /// The filter asks for gift wraps by kind.
     pub fn names_private_kind(&self) -> bool {
         self.kinds
@@ -279,6 +301,15 @@ fn integer(field: &str, value: &Value) -> Result<u64, FilterError> {
     value
         .as_u64()
         .ok_or_else(|| wrong(field, "an integer of 0 or more"))
+}
+
+fn cursor(field: &str, value: &Value) -> Result<String, FilterError> {
+    const EXPECTED: &str = "a string of at most 32768 characters";
+    value
+        .as_str()
+        .filter(|text| text.len() <= MAX_CURSOR_CHARS)
+        .map(str::to_owned)
+        .ok_or_else(|| wrong(field, EXPECTED))
 }
 
 /// `field` is one of ours or `#` and a letter, so it is short.

@@ -5,6 +5,7 @@
 
 pub mod admin;
 pub mod admission;
+pub mod cursor;
 pub mod event;
 pub mod filter;
 pub mod http;

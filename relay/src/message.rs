@@ -361,10 +361,20 @@ pub fn ok(id_hex: &str, accepted: bool, message: &str) -> Bytes {
     ))
 }
 
-/// `["EOSE", subscription]`, with the hint `["finish"]` behind it if every stored event that matches was sent (NIP-67).
-pub fn eose(subscription: &str, complete: bool) -> Bytes {
-    let hints = if complete { ",[\"finish\"]" } else { "" };
-    Bytes::from(format!("[\"EOSE\",{}{hints}]", quoted(subscription)))
+/// `["EOSE", subscription]`, with the hint `["finish"]` behind it if every stored event that matches was sent (NIP-67), and a
+/// cursor behind the hints if one was asked for.
+pub fn eose(subscription: &str, complete: bool, cursor: Option<&str>) -> Bytes {
+    let hints = match (complete, cursor.is_some()) {
+        (true, _) => ",[\"finish\"]",
+        (false, true) => ",[]",
+        (false, false) => "",
+    };
+    let cursor = cursor.map(|cursor| format!(",{}", quoted(cursor)));
+    Bytes::from(format!(
+        "[\"EOSE\",{}{hints}{}]",
+        quoted(subscription),
+        cursor.unwrap_or_default()
+    ))
 }
 
 /// `["COUNT", query, {"count": count}]`.
@@ -597,8 +607,10 @@ mod tests {
             prop_assert_eq!(as_json(&count(&word, 7)), serde_json::json!(["COUNT", word, {"count": 7}]));
             prop_assert_eq!(as_json(&neg_message(&word, &[0x61])), serde_json::json!(["NEG-MSG", word, "61"]));
             prop_assert_eq!(as_json(&neg_error(&word, &word)), serde_json::json!(["NEG-ERR", word, word]));
-            prop_assert_eq!(as_json(&eose(&word, false)), serde_json::json!(["EOSE", word]));
-            prop_assert_eq!(as_json(&eose(&word, true)), serde_json::json!(["EOSE", word, ["finish"]]));
+            prop_assert_eq!(as_json(&eose(&word, false, None)), serde_json::json!(["EOSE", word]));
+            prop_assert_eq!(as_json(&eose(&word, false, Some("c"))), serde_json::json!(["EOSE", word, [], "c"]));
+            prop_assert_eq!(as_json(&eose(&word, true, Some("c"))), serde_json::json!(["EOSE", word, ["finish"], "c"]));
+            prop_assert_eq!(as_json(&eose(&word, true, None)), serde_json::json!(["EOSE", word, ["finish"]]));
             let frame = [&event_prefix(&word)[..], b"{}]"].concat();
             prop_assert_eq!(as_json(&Bytes::from(frame)), serde_json::json!(["EVENT", word, {}]));
         }

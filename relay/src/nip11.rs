@@ -32,7 +32,16 @@ pub struct Document<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     posting_policy: Option<&'a str>,
     limitation: Limitation,
+    cursor: CursorOffer,
     nightjar: Nightjar,
+}
+
+/// The arrival cursor, as `docs/proposals/0001-arrival-cursor.md` offers it.
+#[derive(Debug, Serialize)]
+struct CursorOffer {
+    version: u8,
+    /// Seconds for which a cursor is understood.
+    max_age: u64,
 }
 
 #[derive(Debug, Serialize)]
@@ -101,6 +110,10 @@ impl<'a> Document<'a> {
                 payment_required: false,
                 restricted_writes: false,
                 created_at_upper_limit: limits.created_at_ahead_seconds,
+            },
+            cursor: CursorOffer {
+                version: 1,
+                max_age: config.log.message_retention_seconds,
             },
             nightjar: Nightjar {
                 fleet: config.fleet.id.to_string(),

@@ -20,6 +20,7 @@ use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 use crate::admission::{Admission, VerifierOptions};
+use crate::cursor::Cursors;
 use crate::event::Event;
 use crate::http::{self, PublicPort};
 use crate::index::{Index, IndexError, IndexOptions, OpenedAs};
@@ -196,6 +197,7 @@ impl Server {
             metrics,
             readiness: readiness.clone(),
             admission: Arc::clone(&admission),
+            cursors: Cursors::new(log.keys(), settings.fleet.id),
         });
         let public = http::serve(public_port, services, Timings::default()).map_err(|source| {
             ServerError::System {

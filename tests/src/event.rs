@@ -96,6 +96,11 @@ pub fn wrap_for(kind: u16, to: &str, content: &str) -> Signed {
     Person::new().event(kind, now(), &[&["p", to]], content)
 }
 
+/// A gift wrap-shaped event of any date, under a key of its own, with content that opens for nobody.
+pub fn wrap_at(created_at: u64, to: &str, content: &str) -> Signed {
+    Person::new().event(1059, created_at, &[&["p", to]], content)
+}
+
 /// Seconds since 1970.
 pub fn now() -> u64 {
     SystemTime::now()

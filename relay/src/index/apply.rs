@@ -5,6 +5,7 @@ use std::ops::Bound;
 use heed::RwTxn;
 use nightjar_envelope::Class;
 
+use super::arrival;
 use super::keys::{self, Place};
 use super::placement::{self, Slot};
 use super::record::Subject;
@@ -32,6 +33,7 @@ impl Writer<'_> {
 
         if store::is_stored(self.tables, &self.txn, &subject.id)? {
             self.place(&subject, &slot, entry.log_time)?;
+            arrival::add(self.tables, &mut self.txn, &subject, &slot)?;
             return Ok(Applied::Duplicate);
         }
         self.apply_effects(event)?;
@@ -45,6 +47,9 @@ impl Writer<'_> {
         }
         if verdict == Applied::New || is_floor {
             self.place(&subject, &slot, entry.log_time)?;
+        }
+        if verdict == Applied::New {
+            arrival::add(self.tables, &mut self.txn, &subject, &slot)?;
         }
         Ok(verdict)
     }

@@ -4,6 +4,8 @@
 //! Whatever the order and duplication of entries, relays that applied the same set answer the same (see `rules`).
 
 mod apply;
+mod arrival;
+mod arrival_query;
 mod error;
 mod folder;
 mod keys;
@@ -26,6 +28,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use heed::{Env, EnvFlags, EnvOpenOptions, RoTxn, WithoutTls};
 use nightjar_envelope::{Class, PositionVector};
 
+pub use arrival_query::ArrivalQuery;
 pub use error::IndexError;
 pub use query::Query;
 pub use types::{
@@ -208,6 +211,20 @@ impl Index {
         now_s: u64,
     ) -> Result<Query, IndexError> {
         Query::new(self.clone(), filters, readers, self.clock(now_s))
+    }
+
+    /// Starts a query over what arrived after a position and these readers may read, in the order of this relay's log positions.
+    /// It looks at no more than about `most_looked_at` events.
+    pub fn query_arrivals(
+        &self,
+        filters: &[Filter],
+        readers: &Readers,
+        after: PositionVector,
+        most_looked_at: u64,
+        now_s: u64,
+    ) -> Result<ArrivalQuery, IndexError> {
+        let clock = self.clock(now_s);
+        ArrivalQuery::new(self.clone(), filters, readers, after, most_looked_at, clock)
     }
 
     /// Erases at most `max` events past their expiration or retention; answers how many. Call again while it is `max`.

@@ -9,8 +9,8 @@ use super::tables::{Tables, keys_under, put_key};
 use super::{IndexError, LogPosition, LogTime};
 use crate::event::EventId;
 
-/// Stands for "position not known yet".
-const UNPLACED: [u8; 10] = [0xff; 10];
+/// Stands for "position not known yet"; after every slot.
+pub(super) const UNPLACED: [u8; 10] = [0xff; 10];
 const NO_LIMIT: usize = usize::MAX;
 
 /// A position as the tables have it: stream number and sequence.
@@ -189,6 +189,11 @@ impl StreamNames {
             names.push(pair);
         }
         Ok(StreamNames(names))
+    }
+
+    /// The streams and their numbers.
+    pub(super) fn iter(&self) -> impl Iterator<Item = ([u8; 2], &StreamName)> {
+        self.0.iter().map(|(number, name)| (*number, name))
     }
 
     /// The position a slot stands for.

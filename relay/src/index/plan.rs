@@ -6,7 +6,7 @@ use super::IndexError;
 use super::keys;
 use super::scan::{Scan, Space};
 use super::tables::Tables;
-use crate::event::kind;
+use crate::event::PRIVATE_KINDS;
 use crate::filter::Filter;
 use crate::visibility::Readers;
 
@@ -14,8 +14,6 @@ use crate::visibility::Readers;
 const MAX_SCANS: usize = 4_096;
 /// Rows counted per candidate plan when several are possible.
 const SAMPLE_ROWS: usize = 128;
-/// Kinds that live in private keyspaces.
-const PRIVATE_KINDS: [u16; 3] = [kind::DELETION, kind::VANISH, kind::GIFT_WRAP];
 
 /// All scans of one filter over the public tables and those of its readers.
 pub(super) fn plan(

@@ -224,7 +224,7 @@ impl Query {
         else {
             return Ok(Step::Nothing); // erased since the key was read
         };
-        if !self.is_visible(&record, &place.id, txn)? {
+        if !is_visible(&self.index, &self.clock, &record, &place.id, txn)? {
             return Ok(Step::Nothing);
         }
         let Some(permit) = may_read_audience(&record.audience, &self.readers) else {
@@ -239,22 +239,6 @@ impl Query {
         } else {
             Ok(Step::Nothing)
         }
-    }
-
-    fn is_visible(
-        &self,
-        record: &Record<'_>,
-        id: &EventId,
-        txn: &RoTxn<'_>,
-    ) -> Result<bool, IndexError> {
-        if self.clock.is_expired(record.expiration) {
-            return Ok(false);
-        }
-        if class_of(record.kind) != Class::Messages {
-            return Ok(true);
-        }
-        let log_time_ms = placement::log_time(self.index.tables(), txn, id)?;
-        Ok(!self.clock.is_aged_out(log_time_ms))
     }
 
     /// Counts an event towards every filter that matches it, once each.
@@ -292,13 +276,31 @@ impl Query {
     }
 }
 
+/// Whether an event of the tables is still to be seen.
+pub(super) fn is_visible(
+    index: &Index,
+    clock: &Clock,
+    record: &Record<'_>,
+    id: &EventId,
+    txn: &RoTxn<'_>,
+) -> Result<bool, IndexError> {
+    if clock.is_expired(record.expiration) {
+        return Ok(false);
+    }
+    if class_of(record.kind) != Class::Messages {
+        return Ok(true);
+    }
+    let log_time_ms = placement::log_time(index.tables(), txn, id)?;
+    Ok(!clock.is_aged_out(log_time_ms))
+}
+
 /// Tells where an event is. The permit is the proof that the read door was asked.
 fn place_of(_permit: Permit, place: Place) -> (u64, EventId) {
     (place.created_at(), place.id)
 }
 
 /// Copies an event out of the database. The permit is the proof that the read door was asked.
-fn found(_permit: Permit, id: EventId, record: &Record<'_>) -> Found {
+pub(super) fn found(_permit: Permit, id: EventId, record: &Record<'_>) -> Found {
     Found {
         id,
         json: Bytes::copy_from_slice(record.json),

@@ -3,6 +3,7 @@
 use heed::{RoTxn, RwTxn};
 
 use super::IndexError;
+use super::arrival;
 use super::keys::{self, Place};
 use super::placement;
 use super::record::{Record, Subject, encode};
@@ -122,6 +123,7 @@ pub(super) fn erase(
             .delete(txn, &keys::private(reader, id))?;
     }
     tables.owners.delete(txn, id)?;
+    arrival::forget(tables, txn, &subject)?;
     if let Some(time) = subject.expiration {
         tables.expirations.delete(txn, &keys::due(time, id))?;
     }

@@ -68,6 +68,10 @@ tables! {
     private_authors,
     /// id | stream number | seq -> NATS timestamp in ms.
     placements,
+    /// stream number | seq | id. Public events only.
+    arrivals,
+    /// reader | stream number | seq | id.
+    private_arrivals,
     /// id -> latest NATS timestamp in ms; messages only.
     log_times,
     /// latest NATS timestamp in ms | id; messages only.

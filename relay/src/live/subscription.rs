@@ -3,12 +3,14 @@
 use std::collections::HashSet;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::sync::{Arc, LazyLock, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
+use nightjar_envelope::{PositionVector, StreamName};
 
+use crate::cursor::{Resume, beside};
 use crate::event::{Event, EventId};
 use crate::filter::Filter;
 use crate::index::{Batch, Found};
@@ -39,6 +41,20 @@ pub struct Subscription {
     /// Number of the delivery that looked at this last, so that none looks twice.
     visited: AtomicU64,
     state: Mutex<State>,
+    /// What it asks for by a cursor.
+    resume: Option<Arc<Resume>>,
+    /// What a cursor beside a live event speaks of, together with what was delivered since. Set with EOSE, unless the stored read
+    /// left out what arrived.
+    reached: OnceLock<PositionVector>,
+}
+
+/// How far a stored read came.
+#[derive(Debug, Clone)]
+pub struct StoredEnd {
+    /// What a cursor speaks of.
+    pub position: PositionVector,
+    /// Live events follow without a gap: they get a cursor too.
+    pub live: bool,
 }
 
 #[derive(Debug)]
@@ -61,6 +77,7 @@ impl Subscription {
         readers: SharedReaders,
         outbox: Outbox,
         opened: u64,
+        resume: Option<Arc<Resume>>,
     ) -> Self {
         Self {
             id: id.to_owned(),
@@ -74,12 +91,18 @@ impl Subscription {
                 sent: HashSet::new(),
                 eose_at: None,
             }),
+            resume,
+            reached: OnceLock::new(),
         }
     }
 
     /// Sends a batch of stored events, without those already sent live, and EOSE after the last batch. All in one go, so
     /// that they leave in few writes. Answers how many were sent; `None`: the subscription was closed.
-    pub fn send_stored(&self, batch: &Batch) -> Option<usize> {
+    ///
+    /// `end` comes with the last batch.
+    pub fn send_stored(&self, batch: &Batch, end: Option<StoredEnd>) -> Option<usize> {
+        let cursor = self.resume.as_ref().zip(end.as_ref());
+        let cursor = cursor.and_then(|(resume, end)| resume.cursor(end.position.clone(), now_s()));
         let mut state = self.lock();
         let State::Reading { sent, eose_at } = &mut *state else {
             return None;
@@ -95,7 +118,12 @@ impl Subscription {
             }
             fresh.push(event);
         }
-        let eose = batch.done.then(|| message::eose(&self.id, batch.complete));
+        let eose = batch
+            .done
+            .then(|| message::eose(&self.id, batch.complete, cursor.as_deref()));
+        if let Some(end) = end.filter(|end| end.live) {
+            let _ = self.reached.set(end.position);
+        }
         self.outbox.push_stored(&self.prefix, &fresh, eose);
         if batch.done {
             *eose_at = Some(Instant::now());
@@ -119,7 +147,14 @@ impl Subscription {
     }
 
     /// Sends a live event, unless this subscription has sent it already or was closed.
-    pub(super) fn send_live(&self, permit: Permit, event: &Event) -> bool {
+    ///
+    /// `delivered`: what a cursor beside it may speak of.
+    pub(super) fn send_live(
+        &self,
+        permit: Permit,
+        event: &Event,
+        delivered: &PositionVector,
+    ) -> bool {
         let mut state = self.lock();
         match &mut *state {
             State::Closed => return false,
@@ -136,8 +171,32 @@ impl Subscription {
             State::Live => {}
         }
         // Under the lock: EOSE and the end of the subscription are ordered with it.
-        self.outbox.push_live(permit, &self.prefix, event.json());
+        match self.live_cursor(delivered) {
+            Some(cursor) => {
+                let json = beside(event.json(), &cursor);
+                self.outbox.push_live(permit, &self.prefix, &json);
+            }
+            None => self.outbox.push_live(permit, &self.prefix, event.json()),
+        }
         true
+    }
+
+    fn live_cursor(&self, delivered: &PositionVector) -> Option<String> {
+        let (resume, reached) = self.resume.as_ref().zip(self.reached.get())?;
+        let mut position = reached.clone();
+        position.merge_max(delivered);
+        resume.cursor(position, now_s())
+    }
+
+    /// Whether cursors are wanted.
+    pub(super) fn has_cursor(&self) -> bool {
+        self.resume.is_some()
+    }
+
+    /// Whether the client had an event at this place before it came here.
+    pub(super) fn was_sent_elsewhere(&self, at: Option<&(StreamName, u64)>) -> bool {
+        let resume = self.resume.as_ref().zip(at);
+        resume.is_some_and(|(resume, (stream, seq))| resume.was_sent(stream, *seq))
     }
 
     pub(super) fn close(&self) {
@@ -173,6 +232,11 @@ impl Subscription {
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+fn now_s() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    since.map_or(0, |since| since.as_secs())
 }
 
 /// 64 bits of an id under a key of this process, so that nobody can make two ids collide.

@@ -33,7 +33,7 @@ impl Reader {
         let outbox = Outbox::new(1 << 20, Arc::new(Metrics::new()));
         let readers = Arc::new(ArcSwap::from_pointee(Readers::anonymous()));
         Self {
-            open: live.open("s", filters, readers, outbox.clone()),
+            open: live.open("s", filters, readers, outbox.clone(), None),
             outbox,
         }
     }
@@ -105,7 +105,10 @@ async fn what_was_sent_live_is_left_out_of_the_stored_read_and_the_other_way_rou
         json: event.json().clone(),
     });
     let stored = last(stored.to_vec());
-    assert_eq!(reader.open.subscription().send_stored(&stored), Some(1));
+    assert_eq!(
+        reader.open.subscription().send_stored(&stored, None),
+        Some(1)
+    );
     live.deliver(&two, Source::Consumer);
     assert_eq!(reader.take().await, [1, 2]);
     live.deliver(&event(3, 1, 1, "x"), Source::Consumer);
@@ -118,7 +121,7 @@ async fn nothing_is_sent_after_the_end() {
     let Reader { open, outbox } = Reader::open(&live, vec![filter(&json!({}))]);
     let subscription = open.subscription().clone();
     drop(open);
-    assert_eq!(subscription.send_stored(&last(vec![])), None);
+    assert_eq!(subscription.send_stored(&last(vec![]), None), None);
     live.deliver(&event(1, 1, 1, "x"), Source::Publisher);
     outbox.end(crate::metrics::Close::drain);
     assert!(matches!(outbox.next(1).await, Next::End(_)));
@@ -200,8 +203,8 @@ async fn deliveries_at_the_same_time_send_an_event_once() {
         .collect();
     let outbox = Outbox::new(1 << 30, Arc::new(Metrics::new()));
     let readers = Arc::new(ArcSwap::from_pointee(Readers::anonymous()));
-    let open = live.open("s", filters, readers, outbox.clone());
-    open.subscription().send_stored(&last(vec![]));
+    let open = live.open("s", filters, readers, outbox.clone(), None);
+    open.subscription().send_stored(&last(vec![]), None);
     let tags: Vec<[&str; 2]> = topics.iter().map(|topic| ["t", topic]).collect();
     let events = |thread: u16| -> Vec<Arc<Event>> {
         (0..EACH)

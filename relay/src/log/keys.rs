@@ -27,6 +27,15 @@ pub struct Keys {
 }
 
 impl Keys {
+    /// Keys that never change.
+    #[cfg(test)]
+    pub(crate) fn fixed(keyring: Keyring) -> Self {
+        Self {
+            current: Arc::new(ArcSwapOption::from_pointee(keyring)),
+            changes: watch::channel(0).1,
+        }
+    }
+
     /// The keyring, if one was ever loaded.
     pub fn current(&self) -> Option<Arc<Keyring>> {
         self.current.load_full()

@@ -140,6 +140,22 @@ impl Worker {
     }
 
     fn on_jobs(&self, jobs: Vec<Job>) {
+        let advances: Vec<Advance> = jobs
+            .iter()
+            .filter_map(|job| job.write.advance.clone())
+            .collect();
+        let committed = self.write_jobs(jobs);
+        // Only what is committed for good; with one that failed, the next batch tells.
+        if committed {
+            let advances = advances
+                .iter()
+                .map(|advance| (&advance.stream, advance.seq));
+            self.live.advance(advances);
+        }
+    }
+
+    /// Whether everything was committed.
+    fn write_jobs(&self, jobs: Vec<Job>) -> bool {
         let writes: Vec<&Write> = jobs.iter().map(|job| &job.write).collect();
         match self.commit(writes) {
             Ok(mut results) => {
@@ -147,15 +163,24 @@ impl Worker {
                     let rest = results.split_off(job.write.entries.len().min(results.len()));
                     self.on_committed(job, std::mem::replace(&mut results, rest));
                 }
+                true
             }
-            Err(error) if jobs.len() == 1 => jobs.into_iter().for_each(|job| fail(job, &error)),
+            Err(error) if jobs.len() == 1 => {
+                jobs.into_iter().for_each(|job| fail(job, &error));
+                false
+            }
             Err(_) => {
+                let mut all = true;
                 for job in jobs {
                     match self.commit(vec![&job.write]) {
                         Ok(results) => self.on_committed(job, results),
-                        Err(error) => fail(job, &error),
+                        Err(error) => {
+                            fail(job, &error);
+                            all = false;
+                        }
                     }
                 }
+                all
             }
         }
     }
@@ -203,7 +228,8 @@ impl Worker {
         let Job { write, done } = job;
         for (entry, applied) in write.entries.iter().zip(&applied) {
             if *applied == Applied::New {
-                self.live.deliver(&entry.event, write.source);
+                self.live
+                    .deliver_at(&entry.event, write.source, entry.at.as_ref());
             }
         }
         // The one who asked may have gone; the entries are in all the same.

@@ -27,6 +27,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::admission::{Admission, ConnectionAdmission, Refusal};
+use crate::cursor::Cursors;
 use crate::event::Event;
 use crate::index::Index;
 use crate::live::{Live, SharedReaders};
@@ -68,6 +69,8 @@ pub struct Services {
     pub readiness: Readiness,
     /// Rates, rules and signatures.
     pub admission: Arc<Admission>,
+    /// Makes and opens cursors.
+    pub cursors: Cursors,
     /// Threads of stored reads.
     pub reads: ReadPool,
     /// What one read may cost.
@@ -94,6 +97,8 @@ pub struct Parts {
     pub readiness: Readiness,
     /// See [`Services::admission`].
     pub admission: Arc<Admission>,
+    /// See [`Services::cursors`].
+    pub cursors: Cursors,
 }
 
 impl Services {
@@ -112,6 +117,7 @@ impl Services {
             metrics,
             readiness,
             admission,
+            cursors,
         } = parts;
         let sync_room = SyncRoom::new(bounds.relay_sync_events, metrics.clone());
         Arc::new(Self {
@@ -123,6 +129,7 @@ impl Services {
             metrics,
             readiness,
             admission,
+            cursors,
             reads: ReadPool::for_this_machine(),
             bounds,
             drain: CancellationToken::new(),

@@ -130,6 +130,10 @@ impl Session {
                 error.to_string()
             })?);
         }
+        if door != Door::req && filters.iter().any(|filter| filter.cursor.is_some()) {
+            services.metrics.bad_messages.inc();
+            return Err("invalid: filter field cursor is for a REQ only".to_owned());
+        }
         let values = open_values + value_count(&filters);
         if values > MAX_FILTER_VALUES {
             services.admission.on_limit(LimitRule::subscriptions);

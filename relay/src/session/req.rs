@@ -5,15 +5,17 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use nightjar_config::Limits;
+use nightjar_envelope::PositionVector;
 use serde_json::value::RawValue;
 use tracing::Instrument;
 
 use super::open::{self, Entry, SharedOpen};
-use super::read::{Ended, value_count};
+use super::read::{Ended, ReadBounds, value_count};
 use super::{Services, Session, unix_seconds};
+use crate::cursor::{CursorRefusal, Resume};
 use crate::filter::Filter;
-use crate::index::BatchLimits;
-use crate::live::Subscription;
+use crate::index::{ArrivalQuery, Batch, BatchLimits, Index, IndexError, Query};
+use crate::live::{StoredEnd, Subscription};
 use crate::message;
 use crate::metrics::Door;
 use crate::session::outbox::Outbox;
@@ -30,8 +32,8 @@ impl Session {
         let replaced = self.lock().subscriptions.remove(id);
         drop(replaced);
         let readers = self.readers.load_full();
-        let filters = match self.check_req(raw, &readers, limits) {
-            Ok(filters) => filters,
+        let (filters, resume) = match self.check_req(raw, &readers, limits) {
+            Ok(checked) => checked,
             Err(reason) => {
                 self.outbox.push_text(message::closed(id, &reason));
                 return;
@@ -43,6 +45,7 @@ impl Session {
             filters.clone(),
             self.readers.clone(),
             self.outbox.clone(),
+            resume.clone(),
         );
         let read = StoredRead {
             services: self.services.clone(),
@@ -50,6 +53,7 @@ impl Session {
             open: self.open.clone(),
             outbox: self.outbox.clone(),
             id: id.to_owned(),
+            resume,
             started,
         };
         let mut connection = self.lock();
@@ -66,18 +70,49 @@ impl Session {
         );
     }
 
-    /// The filters, with a limit each, or the reason for a CLOSED.
+    /// The filters, with a limit each, and what they ask for by a cursor, or the reason for a CLOSED.
     fn check_req(
         &self,
         raw: &[&RawValue],
         readers: &Readers,
         limits: &Limits,
-    ) -> Result<Vec<Filter>, String> {
+    ) -> Result<(Vec<Filter>, Option<Arc<Resume>>), String> {
         let mut filters = self.check_read(raw, readers, limits, Door::req)?;
         for filter in &mut filters {
             filter.cap_limit(limits.default_limit, limits.max_limit);
         }
-        Ok(filters)
+        let resume = self.take_cursor(&mut filters, readers).map_err(|refusal| {
+            self.services.metrics.bad_messages.inc();
+            refusal.to_string()
+        })?;
+        Ok((filters, resume.map(Arc::new)))
+    }
+
+    /// Takes the cursor out of the filters: it is about the whole REQ.
+    fn take_cursor(
+        &self,
+        filters: &mut [Filter],
+        readers: &Readers,
+    ) -> Result<Option<Resume>, CursorRefusal> {
+        let mut texts: Vec<String> = filters
+            .iter_mut()
+            .filter_map(|filter| filter.cursor.take())
+            .collect();
+        texts.dedup();
+        match &texts[..] {
+            [] => Ok(None),
+            [text] => {
+                let services = &self.services;
+                let retention_s = services.config.load().log.message_retention_seconds;
+                let is_private = filters.iter().any(Filter::may_match_private);
+                let now_s = unix_seconds();
+                services
+                    .cursors
+                    .take(text, readers, is_private, retention_s, now_s)
+                    .map(Some)
+            }
+            _ => Err(CursorRefusal::Differ),
+        }
     }
 }
 
@@ -88,7 +123,63 @@ struct StoredRead {
     open: SharedOpen,
     outbox: Outbox,
     id: String,
+    resume: Option<Arc<Resume>>,
     started: Instant,
+}
+
+/// A stored read in progress.
+enum Stored {
+    /// Newest first; a cursor that was asked for stands at this position.
+    Newest(Query, PositionVector),
+    /// What arrived after a cursor.
+    Arrivals(ArrivalQuery),
+}
+
+impl Stored {
+    fn begin(
+        index: &Index,
+        filters: &[Filter],
+        readers: &Readers,
+        resume: Option<&Resume>,
+        bounds: ReadBounds,
+    ) -> Result<Self, IndexError> {
+        let now_s = unix_seconds();
+        let Some(resume) = resume else {
+            let query = index.query(filters, readers, now_s)?;
+            return Ok(Self::Newest(query, PositionVector::new()));
+        };
+        if let Some(after) = resume.after() {
+            let after = after.clone();
+            let query = index.query_arrivals(filters, readers, after, bounds.looked_at, now_s)?;
+            return Ok(Self::Arrivals(query));
+        }
+        // Before the query begins: what it does not find arrived later.
+        let position = index.position()?;
+        let query = index.query(filters, readers, now_s)?;
+        Ok(Self::Newest(query, position))
+    }
+
+    fn next_batch(&mut self, limits: &BatchLimits) -> Result<Batch, IndexError> {
+        match self {
+            Self::Newest(query, _) => query.next_batch(limits),
+            Self::Arrivals(query) => query.next_batch(limits),
+        }
+    }
+
+    /// What a cursor speaks of, once everything was sent. What a limit left out of [`Stored::Newest`] was not asked for; a page of
+    /// [`Stored::Arrivals`] that ended early goes on from its position, and live events are beyond that.
+    fn end(&self, batch: &Batch) -> StoredEnd {
+        match self {
+            Self::Newest(_, position) => StoredEnd {
+                position: position.clone(),
+                live: true,
+            },
+            Self::Arrivals(query) => StoredEnd {
+                position: query.position(),
+                live: batch.complete,
+            },
+        }
+    }
 }
 
 impl StoredRead {
@@ -113,11 +204,12 @@ impl StoredRead {
     }
 
     async fn read(&self, filters: Vec<Filter>, readers: Arc<Readers>) -> Result<(), Ended> {
-        let index = self.services.index.clone();
+        let (index, bounds) = (self.services.index.clone(), self.services.bounds);
+        let resume = self.resume.clone();
         let mut query = self
             .services
             .reads
-            .run(move || index.query(&filters, &readers, unix_seconds()))
+            .run(move || Stored::begin(&index, &filters, &readers, resume.as_deref(), bounds))
             .await?
             .map_err(Ended::Failed)?;
         loop {
@@ -140,9 +232,10 @@ impl StoredRead {
                 .await?;
             query = resumed;
             let batch = batch.map_err(Ended::Failed)?;
+            let end = batch.done.then(|| query.end(&batch));
             let sent = self
                 .subscription
-                .send_stored(&batch)
+                .send_stored(&batch, end)
                 .ok_or(Ended::Abandoned)?;
             drop(room);
             self.services.metrics.stored_sent.inc_by(sent as u64);

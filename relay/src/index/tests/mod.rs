@@ -1,5 +1,6 @@
 //! Tests of the index through its interface, and what they share.
 
+mod arrivals;
 mod commute;
 mod differential;
 mod folder;

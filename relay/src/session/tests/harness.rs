@@ -1,14 +1,14 @@
 //! A relay and its clients for tests.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use futures_util::future::BoxFuture;
 use futures_util::{FutureExt, SinkExt, StreamExt};
 use nightjar_config::RelayConfig;
-use nightjar_envelope::Class;
+use nightjar_envelope::{Class, Keyring, PositionVector, StreamName};
 use nostr::event::{Event as NostrEvent, EventBuilder, FinalizeEvent, Kind, Tag};
 use nostr::key::Keys;
 use nostr::types::Timestamp;
@@ -19,11 +19,12 @@ use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream};
 
 use crate::admission::{Admission, VerifierOptions};
+use crate::cursor::Cursors;
 use crate::event::Event;
 use crate::http::{self, PublicPort};
-use crate::index::{Applied, Index, IndexOptions, LogEntry};
+use crate::index::{Advance, Applied, Index, IndexError, IndexOptions, LogEntry};
 use crate::live::{Live, Source};
-use crate::log::{PublishContext, PublishError, Published, Readiness};
+use crate::log::{Keys as LogKeys, PublishContext, PublishError, Published, Readiness};
 use crate::metrics::Metrics;
 use crate::session::{Parts, Publish, ReadBounds, Services, unix_seconds};
 use crate::socket::Timings;
@@ -58,11 +59,14 @@ pub(super) struct Relay {
     pub(super) _folder: TempDir,
 }
 
-/// Applies to the index and offers to live, as the log's publisher does once an event is durable.
+/// Applies to the index and offers to live, as the log's publisher and follower do once an event is durable: a log of one stream for
+/// each class.
 pub(super) struct DirectPublisher {
     index: Index,
     live: Live,
     published: AtomicU64,
+    /// Last sequence of each stream.
+    sequences: Arc<Mutex<PositionVector>>,
     /// While held, publishes wait.
     pub(super) gate: tokio::sync::RwLock<()>,
 }
@@ -84,22 +88,42 @@ impl DirectPublisher {
             self.live.deliver(&event, Source::Ephemeral);
             return Ok(Published::HandedOver);
         }
-        let (index, entry) = (
+        let (index, live, sequences) = (
             self.index.clone(),
-            LogEntry {
-                event: event.clone(),
-                at: None,
-                log_time: crate::index::LogTime::Provisional(context.admitted_ms),
-            },
+            self.live.clone(),
+            self.sequences.clone(),
         );
+        let entry_event = event.clone();
         let applied = tokio::task::spawn_blocking(move || {
-            index.apply(&[entry], &[], context.admitted_ms / 1000)
+            let mut sequences = sequences.lock().expect("no test panics with it");
+            let stream = StreamName::new(entry_event.class(), "a".parse().expect("a name"), 1, 0)
+                .expect("no ephemeral event");
+            let seq = sequences.get(&stream) + 1;
+            let entry = LogEntry {
+                event: entry_event,
+                at: Some((stream.clone(), seq)),
+                log_time: crate::index::LogTime::Provisional(context.admitted_ms),
+            };
+            let advance = Advance {
+                stream: stream.clone(),
+                seq,
+            };
+            let applied = index.apply(
+                std::slice::from_ref(&entry),
+                &[advance],
+                context.admitted_ms / 1000,
+            )?;
+            sequences.advance(&stream, seq);
+            if applied == [Applied::New] {
+                live.deliver_at(&entry.event, Source::Publisher, entry.at.as_ref());
+            }
+            live.advance(std::iter::once((&stream, seq)));
+            Ok::<_, IndexError>(applied)
         })
         .await
         .map_err(|_| PublishError::IndexUnavailable)?
         .map_err(|_| PublishError::IndexUnavailable)?;
         if applied == [Applied::New] {
-            self.live.deliver(&event, Source::Publisher);
             return Ok(Published::Stored);
         }
         Ok(if event.is_private() {
@@ -154,8 +178,11 @@ impl Relay {
             index: index.clone(),
             live: live.clone(),
             published: AtomicU64::new(0),
+            sequences: Arc::default(),
             gate: tokio::sync::RwLock::default(),
         });
+        let fleet = config.fleet.id;
+        let keyring = Keyring::generate().expect("a key");
         let config = Arc::new(config);
         let admission = Admission::new(
             config.clone(),
@@ -173,6 +200,7 @@ impl Relay {
             metrics,
             readiness: Readiness::default(),
             admission: Arc::new(admission),
+            cursors: Cursors::new(LogKeys::fixed(keyring), fleet),
         };
         let services = Services::within(parts, bounds);
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");

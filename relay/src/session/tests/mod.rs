@@ -3,6 +3,7 @@
 
 mod bad_input;
 mod count;
+mod cursor;
 mod doors;
 mod harness;
 mod lifecycle;
