@@ -82,7 +82,12 @@ impl Session {
             filter.cap_limit(limits.default_limit, limits.max_limit);
         }
         let resume = self.take_cursor(&mut filters, readers).map_err(|refusal| {
-            self.services.metrics.bad_messages.inc();
+            match refusal {
+                CursorRefusal::Readers => self.services.metrics.on_read_refused(Door::arrival),
+                _ => {
+                    self.services.metrics.bad_messages.inc();
+                }
+            }
             refusal.to_string()
         })?;
         Ok((filters, resume.map(Arc::new)))

@@ -5,8 +5,12 @@ use nostr::event::Event;
 use nostr::key::Keys;
 use serde_json::{Value, json};
 
+use nightjar_envelope::PositionVector;
+
 use super::harness::{Client, NOTHING, Relay, event, event_at, wrap};
 use crate::metrics::Door;
+use crate::session::unix_seconds;
+use crate::visibility::Readers;
 
 /// Who asks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,6 +33,7 @@ struct Case {
     event: Event,
     sender: Keys,
     recipient: Keys,
+    stranger: Keys,
 }
 
 impl Case {
@@ -41,6 +46,7 @@ impl Case {
                 event: event(&sender, kind, "sealed", &[&["p", &to]]),
                 sender,
                 recipient,
+                stranger: Keys::generate(),
             }
         };
         let from_recipient = |kind, what, tags: &dyn Fn(&Event) -> Vec<Vec<String>>| {
@@ -62,6 +68,7 @@ impl Case {
                 event: event(&recipient, kind, "", &tags),
                 sender,
                 recipient,
+                stranger: Keys::generate(),
             }
         };
         let tag = |name: &str, value: &str| vec![name.to_owned(), value.to_owned()];
@@ -88,13 +95,24 @@ impl Case {
         self.event.kind.as_u16() != 21_059
     }
 
-    async fn client(&self, relay: &Relay, role: Role) -> Client {
+    /// Who authenticates; nobody has no keys.
+    fn keys(&self, role: Role) -> Option<&Keys> {
         match role {
-            Role::Nobody => relay.client().await,
-            Role::Stranger => relay.authenticated(&[&Keys::generate()]).await,
-            Role::Sender => relay.authenticated(&[&self.sender]).await,
-            Role::Recipient => relay.authenticated(&[&self.recipient]).await,
+            Role::Nobody => None,
+            Role::Stranger => Some(&self.stranger),
+            Role::Sender => Some(&self.sender),
+            Role::Recipient => Some(&self.recipient),
         }
+    }
+
+    fn readers(&self, role: Role) -> Readers {
+        let keys = self.keys(role).into_iter();
+        keys.map(|keys| keys.public_key().to_bytes()).collect()
+    }
+
+    async fn client(&self, relay: &Relay, role: Role) -> Client {
+        let keys: Vec<&Keys> = self.keys(role).into_iter().collect();
+        relay.authenticated(&keys).await
     }
 
     /// Every way to ask for it: by each of its fields, by several, by none, and with room for one event only.
@@ -158,7 +176,7 @@ async fn walk(
                 .collect();
             ask("REQ", client, &wraps).await
         }
-        Door::stored => ask("REQ", client, ways).await,
+        Door::stored | Door::arrival => ask("REQ", client, ways).await,
         Door::count => ask("COUNT", client, ways).await,
         Door::neg => reconcile(client, ways).await,
         Door::live => {
@@ -213,11 +231,32 @@ async fn until(client: &mut Client, id: &str) -> Transcript {
         let message = client.receive_message().await;
         let text = message.to_text().expect("a text").to_owned();
         let frame: Value = serde_json::from_str(&text).expect("JSON");
-        transcript.push(text);
+        transcript.push(without_cursor(&frame).unwrap_or(text));
         if frame[0] != "EVENT" && frame[1] == id {
             return transcript;
         }
     }
+}
+
+/// No two cursors are the same text, and all of these have the same length.
+fn without_cursor(frame: &Value) -> Option<String> {
+    let cursor = frame.get(3)?.as_str()?;
+    (frame[0] == "EOSE").then(|| json!([frame[0], frame[1], frame[2], cursor.len()]).to_string())
+}
+
+/// The same questions, for what arrived after the beginning.
+fn from_the_beginning(relay: &Relay, readers: &Readers, ways: Vec<Value>) -> Vec<Value> {
+    let cursors = &relay.services.cursors;
+    let resume = cursors
+        .take("", readers, true, 0, 0)
+        .expect("nothing wrong");
+    let cursor = resume.cursor(PositionVector::new(), unix_seconds());
+    let cursor = cursor.expect("the relay has keys");
+    let ask = |mut way: Value| {
+        way["cursor"] = json!(cursor);
+        way
+    };
+    ways.into_iter().map(ask).collect()
 }
 
 /// A relay with public events around the hidden one, some of the same people.
@@ -264,11 +303,14 @@ async fn check(case: &Case, role: Role, door: Door) {
     if door != Door::live {
         publish().await;
     }
-    let ways = case.ways();
+    let ways = |relay: &Relay| match door {
+        Door::arrival => from_the_beginning(relay, &case.readers(role), case.ways()),
+        _ => case.ways(),
+    };
     let mut client = case.client(&with, role).await;
-    let shown = walk(door, &mut client, &ways, publish).await;
+    let shown = walk(door, &mut client, &ways(&with), publish).await;
     let mut client = case.client(&without, role).await;
-    let expected = walk(door, &mut client, &ways, async || {}).await;
+    let expected = walk(door, &mut client, &ways(&without), async || {}).await;
 
     let what = format!("{} to {role:?} through {door:?}", case.what);
     if role == Role::Recipient && (case.is_stored() || door == Door::live) {
@@ -309,9 +351,16 @@ async fn each_way_to_ask_serves_the_recipient_through_each_door() {
         let id = case.event.id.to_hex();
         for way in case.ways() {
             let what = format!("{} by {way}", case.what);
+            let later =
+                from_the_beginning(&relay, &case.readers(Role::Recipient), vec![way.clone()]);
             let way = [way];
             assert_eq!(client.count("c", &way).await, Ok(1), "{what}");
             assert_eq!(client.read("s", &way).await, Ok(vec![id.clone()]), "{what}");
+            assert_eq!(
+                client.read("s", &later).await,
+                Ok(vec![id.clone()]),
+                "{what}"
+            );
         }
     }
 }
@@ -326,6 +375,7 @@ async fn a_wrap_that_its_recipient_deleted_looks_like_one_that_never_was() {
         event: deleted,
         sender: eve,
         recipient: bob,
+        stranger: Keys::generate(),
     };
     let (with, without) = (relay_with(&case, &[]).await, relay_with(&case, &[]).await);
     with.publish(&[&case.event, &deletion]).await;
