@@ -202,6 +202,19 @@ struct Reader {
     cursor: Option<String>,
 }
 
+/// One connection to a door, from AUTH to its end.
+struct Visit {
+    connection: Connection,
+    url: RelayUrl,
+    region: Option<String>,
+    offers_cursor: bool,
+    filter: Filter,
+    subscription: String,
+    pager: Pager,
+    asked_again: bool,
+    caught_up: bool,
+}
+
 impl Reader {
     async fn run(mut self) {
         let mut door = 0;
@@ -263,8 +276,40 @@ impl Reader {
 
     /// Reads one door: the live subscription first, so that nothing falls between stored and live, then older pages.
     async fn read(&mut self, door: usize) -> Result<(), ConnectionError> {
+        let mut visit = self.visit(door).await?;
+        self.ask(&mut visit).await?;
+        loop {
+            let Some(frame) = self.frame_or_quiet(&mut visit.connection).await? else {
+                continue;
+            };
+            match frame {
+                RelayFrame::Event { event, cursor, .. } => {
+                    self.on_event(&mut visit, event.get(), cursor).await;
+                }
+                RelayFrame::Eose {
+                    subscription,
+                    finished,
+                    cursor,
+                } if subscription == visit.subscription => {
+                    let over = self.on_eose(&mut visit, finished, cursor).await?;
+                    if over {
+                        visit.connection.close().await;
+                        return Ok(());
+                    }
+                }
+                RelayFrame::Closed {
+                    subscription,
+                    message,
+                } if subscription == visit.subscription => {
+                    self.on_closed(&mut visit, message).await?;
+                }
+                _ => {}
+            }
+        }
+    }
+
+    async fn visit(&self, door: usize) -> Result<Visit, ConnectionError> {
         let Door { url, info } = self.group.doors[door].clone();
-        let region = info.as_ref().and_then(RelayInfo::region).map(str::to_owned);
         if self.options.loopback_only && !url.is_localhost() {
             return Err(ConnectionError::NotLoopback);
         }
@@ -272,131 +317,114 @@ impl Reader {
         connection
             .authenticate_if_challenged(&self.identity)
             .await?;
-        let filter = wraps_filter(self.identity.public_key(), self.options.since);
-        let offers_cursor = info.as_ref().is_some_and(RelayInfo::offers_cursor);
-        let mut pager = Pager::default();
-        let mut subscription = self.ask(&mut connection, &filter, offers_cursor).await?;
-        let mut asked_again = false;
-        let mut caught_up = false;
-        loop {
-            let Some(frame) = self.frame_or_quiet(&mut connection).await? else {
-                continue;
-            };
-            match frame {
-                RelayFrame::Event { event, cursor, .. } => {
-                    let event = Event::from_json(event.get()).ok();
-                    let resumes = offers_cursor && self.cursor.is_some();
-                    let pages_back = !caught_up && !resumes;
-                    if let Some(event) = event.as_ref().filter(|_| pages_back) {
-                        pager.note(event.id, event.created_at);
-                    }
-                    self.take(&url, region.as_deref(), caught_up, event).await;
-                    if caught_up && cursor.is_some() {
-                        self.cursor = cursor;
-                    }
-                }
-                RelayFrame::Eose {
-                    subscription: ended,
-                    ..
-                } if ended == subscription && connection.is_challenged() && !asked_again => {
-                    // It knows nobody yet, so it may have left private messages out: ask again as somebody.
-                    asked_again = true;
-                    connection.unsubscribe(&subscription).await?;
-                    connection.authenticate(&self.identity).await?;
-                    subscription = self.ask(&mut connection, &filter, offers_cursor).await?;
-                }
-                RelayFrame::Eose {
-                    subscription: ended,
-                    finished,
-                    cursor,
-                } if ended == subscription && !caught_up => {
-                    let goes_on = offers_cursor && self.cursor.is_some() && cursor.is_some();
-                    if goes_on && !finished {
-                        self.cursor = cursor;
-                        connection.unsubscribe(&subscription).await?;
-                        subscription = self.ask(&mut connection, &filter, offers_cursor).await?;
-                        continue;
-                    }
-                    if !goes_on {
-                        self.read_older(
-                            &mut connection,
-                            &filter,
-                            &mut pager,
-                            &url,
-                            region.as_deref(),
-                        )
-                        .await?;
-                    }
-                    self.cursor = cursor.or(self.cursor.take());
-                    caught_up = true;
-                    let event = InboxEvent::CaughtUp {
-                        relay: url.clone(),
-                        region: region.clone(),
-                        group: self.number,
-                    };
-                    let gone = self.tell.send(event).await.is_err();
-                    if gone || !self.options.live {
-                        connection.close().await;
-                        return Ok(());
-                    }
-                }
-                RelayFrame::Closed {
-                    subscription: ended,
-                    message,
-                } if ended == subscription => {
-                    if Prefix::of(&message) == Prefix::AuthRequired && !asked_again {
-                        asked_again = true;
-                        connection.authenticate(&self.identity).await?;
-                        subscription = self.ask(&mut connection, &filter, offers_cursor).await?;
-                        continue;
-                    }
-                    // Too old, or of a fleet that was made anew: everything is read again, and shown once.
-                    if message.starts_with("invalid: cursor:") && self.cursor.take().is_some() {
-                        subscription = self.ask(&mut connection, &filter, offers_cursor).await?;
-                        continue;
-                    }
-                    return Err(ConnectionError::Refused {
-                        prefix: Prefix::of(&message),
-                        message,
-                    });
-                }
-                _ => {}
-            }
-        }
+        Ok(Visit {
+            connection,
+            region: info.as_ref().and_then(RelayInfo::region).map(str::to_owned),
+            offers_cursor: info.as_ref().is_some_and(RelayInfo::offers_cursor),
+            url,
+            filter: wraps_filter(self.identity.public_key(), self.options.since),
+            subscription: String::new(),
+            pager: Pager::default(),
+            asked_again: false,
+            caught_up: false,
+        })
     }
 
     /// Asks for wraps, after the cursor where there is one.
-    async fn ask(
-        &self,
-        connection: &mut Connection,
-        filter: &Filter,
-        offers_cursor: bool,
-    ) -> Result<String, ConnectionError> {
-        let cursor = offers_cursor.then(|| self.cursor.as_deref().unwrap_or_default());
-        connection
-            .subscribe_from(std::slice::from_ref(filter), cursor)
-            .await
+    async fn ask(&self, visit: &mut Visit) -> Result<(), ConnectionError> {
+        let cursor = visit
+            .offers_cursor
+            .then(|| self.cursor.as_deref().unwrap_or_default());
+        let filter = std::slice::from_ref(&visit.filter);
+        visit.subscription = visit.connection.subscribe_from(filter, cursor).await?;
+        Ok(())
     }
 
-    async fn read_older(
+    async fn on_event(&mut self, visit: &mut Visit, json: &str, cursor: Option<String>) {
+        let event = Event::from_json(json).ok();
+        let resumes = visit.offers_cursor && self.cursor.is_some();
+        if let Some(event) = event.as_ref().filter(|_| !visit.caught_up && !resumes) {
+            visit.pager.note(event.id, event.created_at);
+        }
+        self.take(&visit.url, visit.region.as_deref(), visit.caught_up, event)
+            .await;
+        if visit.caught_up && cursor.is_some() {
+            self.cursor = cursor;
+        }
+    }
+
+    /// Answers whether nothing more is wanted.
+    async fn on_eose(
         &mut self,
-        connection: &mut Connection,
-        filter: &Filter,
-        pager: &mut Pager,
-        url: &RelayUrl,
-        region: Option<&str>,
+        visit: &mut Visit,
+        finished: bool,
+        cursor: Option<String>,
+    ) -> Result<bool, ConnectionError> {
+        if visit.connection.is_challenged() && !visit.asked_again {
+            // It knows nobody yet, so it may have left private messages out: ask again as somebody.
+            visit.asked_again = true;
+            visit.connection.unsubscribe(&visit.subscription).await?;
+            visit.connection.authenticate(&self.identity).await?;
+            self.ask(visit).await?;
+            return Ok(false);
+        }
+        if visit.caught_up {
+            return Ok(false);
+        }
+        let resumed = visit.offers_cursor && self.cursor.is_some() && cursor.is_some();
+        if resumed && !finished {
+            self.cursor = cursor;
+            visit.connection.unsubscribe(&visit.subscription).await?;
+            self.ask(visit).await?;
+            return Ok(false);
+        }
+        if !resumed {
+            self.read_older(visit).await?;
+        }
+        self.cursor = cursor.or(self.cursor.take());
+        visit.caught_up = true;
+        let event = InboxEvent::CaughtUp {
+            relay: visit.url.clone(),
+            region: visit.region.clone(),
+            group: self.number,
+        };
+        let gone = self.tell.send(event).await.is_err();
+        Ok(gone || !self.options.live)
+    }
+
+    async fn on_closed(
+        &mut self,
+        visit: &mut Visit,
+        message: String,
     ) -> Result<(), ConnectionError> {
-        while let Some(until) = pager.next_until() {
-            let page = connection
-                .fetch(&[filter.clone().until(until)], Some(&self.identity))
+        let prefix = Prefix::of(&message);
+        if prefix == Prefix::AuthRequired && !visit.asked_again {
+            visit.asked_again = true;
+            visit.connection.authenticate(&self.identity).await?;
+            return self.ask(visit).await;
+        }
+        // Too old, or of a fleet that was made anew: everything is read again, and shown once.
+        if message.starts_with("invalid: cursor:") && self.cursor.take().is_some() {
+            return self.ask(visit).await;
+        }
+        Err(ConnectionError::Refused { prefix, message })
+    }
+
+    async fn read_older(&mut self, visit: &mut Visit) -> Result<(), ConnectionError> {
+        while let Some(until) = visit.pager.next_until() {
+            let filter = visit.filter.clone().until(until);
+            let page = visit
+                .connection
+                .fetch(&[filter], Some(&self.identity))
                 .await?;
             for raw in page {
                 let event = Event::from_json(raw.get()).ok();
                 if event
                     .as_ref()
-                    .is_none_or(|event| pager.note(event.id, event.created_at))
+                    .is_none_or(|event| visit.pager.note(event.id, event.created_at))
                 {
-                    self.take(url, region, false, event).await;
+                    self.take(&visit.url, visit.region.as_deref(), false, event)
+                        .await;
                 }
             }
         }

@@ -144,6 +144,13 @@ struct Server {
     stop: CancellationToken,
 }
 
+fn no_listener(source: std::io::Error) -> ServerError {
+    ServerError::System {
+        what: "listen",
+        source,
+    }
+}
+
 impl Server {
     async fn start(
         path: PathBuf,
@@ -182,8 +189,8 @@ impl Server {
             metrics: log_metrics(&metrics),
         })
         .await?;
-        let keys = Box::new(KeyMetrics(log.keys()));
-        metrics.register(|registry| registry.register_collector(keys));
+        let keys = KeyMetrics(log.keys());
+        metrics.register(|registry| registry.register_collector(Box::new(keys)));
         let admission = Arc::new(Admission::new(
             config.load_full(),
             VerifierOptions::default(),
@@ -199,12 +206,7 @@ impl Server {
             admission: Arc::clone(&admission),
             cursors: Cursors::new(log.keys(), settings.fleet.id),
         });
-        let public = http::serve(public_port, services, Timings::default()).map_err(|source| {
-            ServerError::System {
-                what: "listen",
-                source,
-            }
-        })?;
+        let public = http::serve(public_port, services, Timings::default()).map_err(no_listener)?;
         tokio::spawn(reload::watch(
             path,
             Arc::clone(&config),

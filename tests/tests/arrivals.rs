@@ -49,7 +49,7 @@ impl Hopper {
             filter["limit"] = json!(rand::rng().random_range(1..2_000));
         }
         visit.send(&json!(["REQ", "inbox", filter])).await?;
-        let moment = Duration::from_millis(rand::rng().random_range(0..400));
+        let moment = Duration::from_millis(rand::rng().random_range(0..150));
         let mut until = None;
         loop {
             let next = visit.receive();
