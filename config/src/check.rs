@@ -3,8 +3,10 @@
 use std::fmt::Display;
 use std::ops::RangeInclusive;
 
+use crate::admission::AdmissionConfig;
 use crate::limits::Limits;
 use crate::relay::{ConfigError, LogConfig, RelayConfig, RelayInfo};
+use crate::senders::{GiftWrapAdmission, MAX_ROOTS, TrustConfig};
 
 /// Smallest index, in bytes.
 const MIN_INDEX_BYTES: u64 = 16 << 20;
@@ -46,6 +48,7 @@ impl RelayConfig {
         self.check_log()?;
         self.info.check()?;
         self.limits.check()?;
+        self.admission.check()?;
         if let Some(tracing) = &self.tracing {
             has_scheme(
                 "tracing.otlp_endpoint",
@@ -125,17 +128,45 @@ impl RelayInfo {
             }
         }
         if let Some(pubkey) = &self.pubkey {
-            let is_key = pubkey.len() == 64
-                && pubkey
-                    .bytes()
-                    .all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b));
-            ensure(
-                "info.pubkey",
-                is_key,
-                "must be 64 lowercase hex digits (a public key, not an npub and never an nsec)",
-            )?;
+            is_key("info.pubkey", pubkey)?;
         }
         Ok(())
+    }
+}
+
+impl AdmissionConfig {
+    fn check(&self) -> Result<(), ConfigError> {
+        self.gift_wraps.check()?;
+        self.trust.check()
+    }
+}
+
+impl GiftWrapAdmission {
+    fn check(&self) -> Result<(), ConfigError> {
+        for (index, way) in self.any_of.iter().enumerate() {
+            ensure(
+                &format!("admission.gift_wraps.any_of[{index}]"),
+                !self.any_of[..index].contains(way),
+                "appears twice",
+            )?;
+        }
+        within(
+            "admission.gift_wraps.proof_of_work_difficulty",
+            self.proof_of_work_difficulty,
+            1..=64,
+        )
+    }
+}
+
+impl TrustConfig {
+    fn check(&self) -> Result<(), ConfigError> {
+        keys("admission.trust.roots", &self.roots, MAX_ROOTS)?;
+        within("admission.trust.depth", self.depth, 1..=2)?;
+        within(
+            "admission.trust.refresh_seconds",
+            self.refresh_seconds,
+            10..=86_400,
+        )
     }
 }
 
@@ -287,6 +318,31 @@ fn share(field: &str, value: f64) -> Result<(), ConfigError> {
 
 fn not_empty<T>(field: &str, list: &[T]) -> Result<(), ConfigError> {
     ensure(field, !list.is_empty(), "must have at least one entry")
+}
+
+fn keys(field: &str, keys: &[String], limit: usize) -> Result<(), ConfigError> {
+    short(field, keys.len(), limit)?;
+    keys.iter()
+        .enumerate()
+        .try_for_each(|(index, key)| is_key(&format!("{field}[{index}]"), key))
+}
+
+fn short(field: &str, len: usize, limit: usize) -> Result<(), ConfigError> {
+    let message = format!("has {len} entries, the limit is {limit}");
+    ensure(field, len <= limit, &message)
+}
+
+/// The value is not repeated: it may be a secret key by mistake.
+fn is_key(field: &str, key: &str) -> Result<(), ConfigError> {
+    let is_key = key.len() == 64
+        && key
+            .bytes()
+            .all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b));
+    ensure(
+        field,
+        is_key,
+        "must be 64 lowercase hex digits (a public key, not an npub and never an nsec)",
+    )
 }
 
 /// The value is not repeated: a URL may hold a password.

@@ -3,8 +3,8 @@
 use proptest::prelude::*;
 
 use crate::{
-    FleetRef, IndexConfig, Limits, LogConfig, NatsClient, RegionLog, RelayConfig, RelayInfo,
-    TracingConfig,
+    AdmissionConfig, AuthRequired, FirstContact, FleetRef, GiftWrapAdmission, IndexConfig, Limits,
+    LogConfig, NatsClient, RegionLog, RelayConfig, RelayInfo, TracingConfig, TrustConfig,
 };
 
 /// The least that a relay needs.
@@ -165,6 +165,36 @@ fn refusals_of_optional_parts_and_unknown_fields_name_their_field() {
         ),
         (
             "index: {",
+            "admission: {auth_required: sometimes}\nindex: {",
+            "admission.auth_required: unknown variant",
+        ),
+        (
+            "index: {",
+            "admission: {gift_wraps: {any_of: [auth, known, auth]}}\nindex: {",
+            "admission.gift_wraps.any_of[2]: appears twice",
+        ),
+        (
+            "index: {",
+            "admission: {gift_wraps: {proof_of_work_difficulty: 0}}\nindex: {",
+            "admission.gift_wraps.proof_of_work_difficulty: is 0, must be 1 to 64",
+        ),
+        (
+            "index: {",
+            "admission: {trust: {roots: [npub1]}}\nindex: {",
+            "admission.trust.roots[0]: must be 64 lowercase hex digits",
+        ),
+        (
+            "index: {",
+            "admission: {trust: {depth: 3}}\nindex: {",
+            "admission.trust.depth: is 3, must be 1 to 2",
+        ),
+        (
+            "index: {",
+            "admission: {trust: {refresh_seconds: 9}}\nindex: {",
+            "admission.trust.refresh_seconds: is 9, must be 10 to 86400",
+        ),
+        (
+            "index: {",
             "limits: {drain_seconds: 601}\nindex: {",
             "limits.drain_seconds: is 601, must be 0 to 600",
         ),
@@ -222,6 +252,20 @@ fn proof_of_work_is_written_only_when_it_is_asked_for() {
     assert!(config.to_yaml().contains("  min_pow_difficulty: 20\n"));
 }
 
+/// The same for what is asked of senders, each question by itself.
+#[test]
+fn questions_of_admission_are_written_only_when_they_are_asked() {
+    let mut config = minimal();
+    assert!(!config.to_yaml().contains("admission"));
+    config.admission.gift_wraps.any_of = vec![FirstContact::ProofOfWork, FirstContact::Known];
+    let yaml = config.to_yaml();
+    assert!(
+        yaml.contains("    - proof-of-work\n    - known\n"),
+        "{yaml}"
+    );
+    assert!(!yaml.contains("auth_required") && !yaml.contains("trust"));
+}
+
 /// Every setting with a value, so that each is written.
 fn complete() -> RelayConfig {
     let url = || Some("https://example.org/".to_owned());
@@ -238,6 +282,17 @@ fn complete() -> RelayConfig {
         posting_policy: url(),
     };
     config.limits.min_pow_difficulty = 20;
+    config.admission = AdmissionConfig {
+        auth_required: AuthRequired::Writes,
+        gift_wraps: GiftWrapAdmission {
+            any_of: vec![FirstContact::Auth],
+            ..GiftWrapAdmission::default()
+        },
+        trust: TrustConfig {
+            roots: vec!["0".repeat(64)],
+            ..TrustConfig::default()
+        },
+    };
     config.tracing = Some(TracingConfig {
         otlp_endpoint: "http://127.0.0.1:4317".to_owned(),
         sample_ratio: 0.5,
@@ -299,6 +354,9 @@ fn limits_info_and_other_regions_change_live_and_the_rest_restarts() {
     assert!(!change(|_| ()));
     assert!(!change(|new| new.limits.max_filters = 3));
     assert!(!change(|new| new.limits.min_pow_difficulty = 20));
+    assert!(!change(
+        |new| new.admission.auth_required = AuthRequired::Always
+    ));
     assert!(!change(|new| new.info.name = Some("x".to_owned())));
     assert!(!change(|new| drop(new.log.regions.pop())));
     assert!(change(|new| new.log.regions[0].generation = 2));
@@ -309,6 +367,45 @@ fn limits_info_and_other_regions_change_live_and_the_rest_restarts() {
         .nats
         .servers
         .push("nats://127.0.0.1:4223".to_owned())));
+}
+
+fn any_admission() -> impl Strategy<Value = AdmissionConfig> {
+    let auth_required = prop_oneof![
+        Just(AuthRequired::Never),
+        Just(AuthRequired::Writes),
+        Just(AuthRequired::Always),
+    ];
+    let ways = [
+        FirstContact::Auth,
+        FirstContact::ProofOfWork,
+        FirstContact::Known,
+    ];
+    let any_of = proptest::sample::subsequence(ways.to_vec(), 0..=ways.len()).prop_shuffle();
+    let roots = proptest::collection::vec("[0-9a-f]{64}", 0..3);
+    (
+        auth_required,
+        any_of,
+        1_u32..=64,
+        roots,
+        1_u8..=2,
+        10_u64..=86_400,
+    )
+        .prop_map(
+            |(auth_required, any_of, proof_of_work_difficulty, roots, depth, refresh_seconds)| {
+                AdmissionConfig {
+                    auth_required,
+                    gift_wraps: GiftWrapAdmission {
+                        any_of,
+                        proof_of_work_difficulty,
+                    },
+                    trust: TrustConfig {
+                        roots,
+                        depth,
+                        refresh_seconds,
+                    },
+                }
+            },
+        )
 }
 
 fn any_limits() -> impl Strategy<Value = Limits> {
@@ -403,7 +500,7 @@ fn any_config() -> impl Strategy<Value = RelayConfig> {
         places,
         any_regions(),
         any_info(),
-        any_limits(),
+        (any_limits(), any_admission()),
         tracing,
         any::<bool>(),
         16_u64 << 20..=u64::MAX >> 1,
@@ -413,7 +510,7 @@ fn any_config() -> impl Strategy<Value = RelayConfig> {
                 (name, v4, bytes, port, path),
                 regions,
                 info,
-                limits,
+                (limits, admission),
                 tracing,
                 sweeper,
                 max_bytes,
@@ -448,6 +545,7 @@ fn any_config() -> impl Strategy<Value = RelayConfig> {
                 sweeper,
                 info,
                 limits,
+                admission,
                 tracing,
             },
         )

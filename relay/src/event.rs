@@ -24,10 +24,16 @@ pub type EventId = [u8; 32];
 
 /// The kinds that rules of the relay name.
 pub mod kind {
+    /// Profile (NIP-01).
+    pub const PROFILE: u16 = 0;
+    /// List of follows (NIP-02).
+    pub const FOLLOWS: u16 = 3;
     /// Deletion request (NIP-09).
     pub const DELETION: u16 = 5;
     /// Request to vanish (NIP-62).
     pub const VANISH: u16 = 62;
+    /// Relays on which somebody reads private messages (NIP-17).
+    pub const MESSAGE_RELAYS: u16 = 10_050;
     /// Gift wrap (NIP-59).
     pub const GIFT_WRAP: u16 = 1059;
     /// Ephemeral gift wrap (NIP-59): never stored.

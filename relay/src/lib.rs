@@ -22,4 +22,5 @@ pub mod server;
 pub mod session;
 pub mod socket;
 pub mod telemetry;
+mod trust;
 pub mod visibility;

@@ -72,6 +72,8 @@ pub struct Metrics {
     pub filters: Gauge,
     /// Events in the sets of open reconciliations.
     pub reconciled_events: Gauge,
+    trust_keys: Gauge,
+    trust_read: Gauge,
     /// Bytes of events between admission and their answer.
     pub in_flight_publish_bytes: Gauge,
     /// Seconds a closed connection had lived.
@@ -221,6 +223,16 @@ impl Metrics {
                 "reconciled_events",
                 "Events in the sets of open reconciliations (NEG-OPEN)",
             ),
+            trust_keys: gauge(
+                r,
+                "trust_keys",
+                "Keys in the web of trust (admission.trust), at most 1,000,000; 0 where none is asked for or before it was read",
+            ),
+            trust_read: gauge(
+                r,
+                "trust_read_timestamp_seconds",
+                "Unix time at which the web of trust was read last; 0 if it was not",
+            ),
             in_flight_publish_bytes: gauge(
                 r,
                 "in_flight_publish_bytes",
@@ -269,6 +281,12 @@ impl Metrics {
             .unwrap_or_else(std::sync::PoisonError::into_inner);
         prometheus_client::encoding::text::encode(&mut text, &registry)?;
         Ok(text)
+    }
+
+    /// Tells the size of the web of trust, and the Unix time in seconds at which it was read.
+    pub fn on_trust(&self, keys: usize, at: u64) {
+        self.trust_keys.set(i64::try_from(keys).unwrap_or(i64::MAX));
+        self.trust_read.set(i64::try_from(at).unwrap_or(i64::MAX));
     }
 
     /// Counts a handshake.

@@ -1,9 +1,9 @@
 //! The relay information document (NIP-11), with the fleet that this relay belongs to under `nightjar`.
 
-use nightjar_config::RelayConfig;
+use nightjar_config::{AdmissionConfig, AuthRequired, FirstContact, RelayConfig};
 use serde::Serialize;
 
-/// Proof of work, which is asked for only where it is configured.
+/// Proof of work, which counts only where it is configured.
 const PROOF_OF_WORK: u16 = 13;
 
 /// What every relay serves, and is tested; nothing else.
@@ -74,11 +74,18 @@ struct Nightjar {
 /// What a relay with this configuration serves, in ascending order.
 pub fn supported_nips(config: &RelayConfig) -> Vec<u16> {
     let mut nips = SUPPORTED_NIPS.to_vec();
-    if config.limits.min_pow_difficulty > 0 {
+    let by_work = &config.admission.gift_wraps.any_of;
+    if config.limits.min_pow_difficulty > 0 || by_work.contains(&FirstContact::ProofOfWork) {
         nips.push(PROOF_OF_WORK);
         nips.sort_unstable();
     }
     nips
+}
+
+/// Whether a condition must be met to publish that has to do with who the client is. What a gift wrap must come with is none: that is there
+/// against spam, and a refusal says what to do.
+fn restricts_writes(admission: &AdmissionConfig) -> bool {
+    admission.auth_required != AuthRequired::Never || !admission.trust.roots.is_empty()
 }
 
 impl<'a> Document<'a> {
@@ -106,9 +113,9 @@ impl<'a> Document<'a> {
                 max_filters: limits.max_filters,
                 min_pow_difficulty: Some(limits.min_pow_difficulty).filter(|bits| *bits > 0),
                 default_limit: limits.default_limit,
-                auth_required: false,
+                auth_required: config.admission.auth_required == AuthRequired::Always,
                 payment_required: false,
-                restricted_writes: false,
+                restricted_writes: restricts_writes(&config.admission),
                 created_at_upper_limit: limits.created_at_ahead_seconds,
             },
             cursor: CursorOffer {

@@ -9,7 +9,7 @@ use axum::http::{HeaderValue, header};
 use axum::response::{IntoResponse, Response};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use nightjar_config::{RelayConfig, RelayInfo};
+use nightjar_config::{AdmissionConfig, AuthRequired, RelayConfig, RelayInfo};
 use nostr::key::PublicKey;
 use nostr::nips::nip19::ToBech32;
 use sha2::{Digest, Sha256};
@@ -65,6 +65,7 @@ fn render(config: &RelayConfig) -> String {
         "url" => Html::text(url),
         "url_word" => Html::text(&shell_word(url)),
         "work" => work(config.limits.min_pow_difficulty),
+        "senders" => senders(&config.admission),
         "region" => Html::text(config.region.as_str()),
         "durability" => durability(config.log.replicas),
         "retention" => {
@@ -119,6 +120,20 @@ fn work(difficulty: u32) -> Html {
          none.</p>\n",
         |_| Html::text(&difficulty.to_string()),
     )
+}
+
+/// What is asked of who sends, where it has to do with who they are.
+fn senders(admission: &AdmissionConfig) -> Html {
+    Html::markup(match admission.auth_required {
+        _ if !admission.trust.roots.is_empty() => {
+            "<p>It takes messages from its members and from whom they follow; the client must authenticate (NIP-42).</p>\n"
+        }
+        AuthRequired::Always => {
+            "<p>The client must authenticate (NIP-42), to send and to read.</p>\n"
+        }
+        AuthRequired::Writes => "<p>The client must authenticate (NIP-42) to send.</p>\n",
+        AuthRequired::Never => "",
+    })
 }
 
 fn durability(replicas: u8) -> Html {

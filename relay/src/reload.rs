@@ -90,7 +90,7 @@ fn on_change(path: &Path, config: &ArcSwap<RelayConfig>) -> bool {
     }
     if RelayConfig::restart_required(&old, &new) {
         tracing::warn!(
-            "the configuration file has changes that need a restart; the regions of the log, info and limits are taken over now"
+            "the configuration file has changes that need a restart; the regions of the log, info, limits and admission are taken over now"
         );
     }
     let mut merged = RelayConfig::clone(&old);
@@ -104,6 +104,7 @@ fn on_change(path: &Path, config: &ArcSwap<RelayConfig>) -> bool {
     }
     merged.info = new.info;
     merged.limits = new.limits;
+    merged.admission = new.admission;
     if *old == merged {
         return false;
     }
@@ -160,11 +161,16 @@ log:
         let (now, changed) = after(|new| {
             new.limits.max_subscriptions = 7;
             new.info.name = Some("new".into());
+            new.admission.auth_required = nightjar_config::AuthRequired::Writes;
             new.index.max_bytes *= 2;
         });
         assert!(changed);
         assert_eq!(now.limits.max_subscriptions, 7);
         assert_eq!(now.info.name.as_deref(), Some("new"));
+        assert_eq!(
+            now.admission.auth_required,
+            nightjar_config::AuthRequired::Writes
+        );
         assert_eq!(now.index.max_bytes, settings().index.max_bytes);
     }
 

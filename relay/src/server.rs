@@ -34,6 +34,7 @@ use crate::metrics::Metrics;
 use crate::metrics::state::{KeyMetrics, ReadinessMetrics};
 use crate::session::{Parts, Publish, Services};
 use crate::socket::Timings;
+use crate::trust::TrustTask;
 use crate::{admin, reload};
 
 /// The log side and the index get this after the connections, which get `limits.drain_seconds` and [`http::DRAIN_GRACE`].
@@ -206,6 +207,13 @@ impl Server {
             admission: Arc::clone(&admission),
             cursors: Cursors::new(log.keys(), settings.fleet.id),
         });
+        let trust = TrustTask {
+            index: index.clone(),
+            readiness: readiness.clone(),
+            reads: services.reads.clone(),
+            metrics: Arc::clone(&services.metrics),
+        };
+        tokio::spawn(trust.run(admission.trust_gates(), stop.clone()));
         let public = http::serve(public_port, services, Timings::default()).map_err(no_listener)?;
         tokio::spawn(reload::watch(
             path,

@@ -6,6 +6,7 @@
 // KubeSchema derives from a hidden copy of each struct, which keeps its `pub`.
 #![allow(unreachable_pub)]
 
+mod admission;
 mod duration;
 mod generate;
 mod limits;
@@ -22,6 +23,7 @@ mod tests;
 use kube::{CustomResource, KubeSchema};
 use serde::{Deserialize, Serialize};
 
+pub use admission::{AdmissionSpec, AuthRequiredSpec, FirstContactSpec, GiftWrapsSpec, TrustSpec};
 pub use duration::{DurationError, parse_duration};
 pub use generate::{crd_yaml, definition};
 pub use limits::RelayLimits;
@@ -288,6 +290,11 @@ pub struct RelaySpec {
         validation = Rule::new("self.inFlightPublishBytesPerRelay >= self.inFlightPublishBytesPerConnection").message("inFlightPublishBytesPerRelay must be at least inFlightPublishBytesPerConnection").field_path(".inFlightPublishBytesPerRelay")
     )]
     pub limits: RelayLimits,
+
+    /// Whose events the relays take: authentication, first contact of gift wraps, a web of trust. Can be changed live. Upgrade the whole fleet
+    /// before the first use: relays of earlier versions refuse the configuration and go on with the one before.
+    #[serde(default)]
+    pub admission: AdmissionSpec,
 }
 
 /// NIP-11 information. Everything is optional and can be changed live.

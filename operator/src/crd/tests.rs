@@ -46,6 +46,7 @@ fn a_file_that_names_only_regions_has_every_default() {
         (1, 3, 10 << 30)
     );
     assert_eq!(fleet.limits, nightjar_config::Limits::default());
+    assert_eq!(fleet.admission, nightjar_config::AdmissionConfig::default());
     assert_eq!(fleet.tracing, None);
 }
 
@@ -54,7 +55,9 @@ fn every_setting_of_a_file_arrives() {
     let fleet = from_yaml(&file(
         "  regions: [{name: a, relays: {replicas: 2}, nats: {replicas: 1, storage: 2Gi}, publicURL: 'wss://a.example.org'}]\n  \
          log: {maxBytesPerRegion: 256Mi, retention: {messages: 5w}}\n  \
-         relay: {info: {name: N, contact: 'mailto:x@example.org'}, limits: {maxFilters: 7, minPowDifficulty: 16, unauthenticatedLogPercent: 10}}\n  \
+         relay: {info: {name: N, contact: 'mailto:x@example.org'}, limits: {maxFilters: 7, minPowDifficulty: 16, unauthenticatedLogPercent: 10}, \
+         admission: {authRequired: Writes, giftWraps: {anyOf: [Auth, ProofOfWork, Known], proofOfWorkDifficulty: 20}, \
+         trust: {roots: [3bf0c63fcb93463407af97a5e5ee64fa883d107ef9e558472c4eb9aaaefa459d], depth: 2, refreshSeconds: 600}}}\n  \
          tracing: {otlpEndpoint: 'http://127.0.0.1:4317', samplePercent: 50}",
     ))
     .unwrap();
@@ -82,6 +85,28 @@ fn every_setting_of_a_file_arrives() {
             fleet.limits.unauthenticated_log_share
         ),
         (7, 16, 0.1)
+    );
+    use nightjar_config::{AuthRequired, FirstContact, GiftWrapAdmission, TrustConfig};
+    assert_eq!(
+        fleet.admission,
+        nightjar_config::AdmissionConfig {
+            auth_required: AuthRequired::Writes,
+            gift_wraps: GiftWrapAdmission {
+                any_of: vec![
+                    FirstContact::Auth,
+                    FirstContact::ProofOfWork,
+                    FirstContact::Known
+                ],
+                proof_of_work_difficulty: 20,
+            },
+            trust: TrustConfig {
+                roots: vec![
+                    "3bf0c63fcb93463407af97a5e5ee64fa883d107ef9e558472c4eb9aaaefa459d".to_owned()
+                ],
+                depth: 2,
+                refresh_seconds: 600,
+            },
+        }
     );
     assert_eq!(
         (fleet.info.name.as_deref(), fleet.info.icon),
@@ -237,6 +262,38 @@ fn a_setting_that_will_not_do_is_refused_by_its_field() {
         (
             with("relay: {limits: {minPowDifficulty: -1}}"),
             "spec.relay.limits.minPowDifficulty: must be from 0 to 64, is -1",
+        ),
+        (
+            with("relay: {admission: {authRequired: Sometimes}}"),
+            "spec.relay.admission.authRequired: must be Never or Writes or Always, is \"Sometimes\"",
+        ),
+        (
+            with("relay: {admission: {giftWraps: {anyOf: [Auth, Luck]}}}"),
+            "spec.relay.admission.giftWraps.anyOf[1]: must be Auth or ProofOfWork or Known, is \"Luck\"",
+        ),
+        (
+            with("relay: {admission: {giftWraps: {anyOf: [Auth, Known, Auth]}}}"),
+            "spec.relay.admission.giftWraps.anyOf: anyOf must name each way once",
+        ),
+        (
+            with("relay: {admission: {giftWraps: {proofOfWorkDifficulty: 0}}}"),
+            "spec.relay.admission.giftWraps.proofOfWorkDifficulty: must be from 1 to 64, is 0",
+        ),
+        (
+            with("relay: {admission: {trust: {roots: [npub1]}}}"),
+            "spec.relay.admission.trust.roots[0]: must have 64 characters, has 5",
+        ),
+        (
+            with("relay: {admission: {trust: {depth: 3}}}"),
+            "spec.relay.admission.trust.depth: must be from 1 to 2, is 3",
+        ),
+        (
+            with("relay: {admission: {trust: {refreshSeconds: 9}}}"),
+            "spec.relay.admission.trust.refreshSeconds: must be from 10 to 86400, is 9",
+        ),
+        (
+            with("relay: {admission: {open: true}}"),
+            "spec.relay.admission.open: no such field; there are authRequired, giftWraps, trust",
         ),
         (
             with("relay: {info: {pubkey: abc}}"),

@@ -2,11 +2,13 @@
 //! signature last and on threads of its own. Every refusal is an answer that the client can act on.
 
 mod address;
+mod contact;
 mod in_flight;
 mod rates;
 mod refusal;
 mod rules;
 mod share;
+mod trust;
 mod verifier;
 
 use std::sync::Arc;
@@ -14,19 +16,22 @@ use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
-use nightjar_config::RelayConfig;
+use nightjar_config::{AuthRequired, RelayConfig};
+use tokio::sync::watch;
 
 pub use address::{AddressKey, AddressPermit};
 pub use in_flight::InFlightPermit;
 pub use rates::ConnectionRates;
 pub use refusal::Refusal;
 pub use rules::Rules;
+pub use trust::{TrustGate, Trusted};
 pub use verifier::VerifierOptions;
 
-use crate::event::Event;
+use crate::event::{Event, PublicKey};
 use crate::metrics::{LimitRule, Metrics, Stage};
 use crate::visibility::Readers;
 use address::AddressBook;
+use contact::{Contact, ContactRules};
 use in_flight::InFlight;
 use rates::AddressRates;
 use share::UnauthenticatedShare;
@@ -40,6 +45,8 @@ pub struct Admission {
     in_flight: InFlight,
     share: UnauthenticatedShare,
     verifier: Verifier,
+    /// The web of trust that is asked, for whoever computes it.
+    trust: watch::Sender<Option<Arc<TrustGate>>>,
     metrics: Arc<Metrics>,
 }
 
@@ -48,13 +55,18 @@ pub struct Admission {
 struct Settings {
     config: Arc<RelayConfig>,
     rules: Arc<Rules>,
+    contact: ContactRules,
+    trust: Option<Arc<TrustGate>>,
     address_rates: AddressRates,
 }
 
 impl Settings {
-    fn new(config: Arc<RelayConfig>) -> Self {
+    fn new(config: Arc<RelayConfig>, before: Option<&Self>) -> Self {
+        let trust_before = before.and_then(|settings| settings.trust.as_deref());
         Self {
             rules: Arc::new(Rules::new(&config)),
+            contact: ContactRules::new(&config.admission.gift_wraps),
+            trust: TrustGate::new(&config.admission.trust, trust_before),
             address_rates: AddressRates::new(&config.limits),
             config,
         }
@@ -79,12 +91,14 @@ impl Admission {
     /// Starts the signature workers.
     pub fn new(config: Arc<RelayConfig>, workers: VerifierOptions, metrics: Arc<Metrics>) -> Self {
         set_limit(&metrics, &config);
+        let settings = Settings::new(config.clone(), None);
         Self {
             addresses: AddressBook::default(),
             in_flight: InFlight::for_relay(metrics.clone()),
             share: UnauthenticatedShare::new(&config),
             verifier: Verifier::start(workers, metrics.clone()),
-            settings: ArcSwap::from_pointee(Settings::new(config)),
+            trust: watch::Sender::new(settings.trust.clone()),
+            settings: ArcSwap::from_pointee(settings),
             metrics,
         }
     }
@@ -93,7 +107,15 @@ impl Admission {
     pub fn reconfigure(&self, config: Arc<RelayConfig>) {
         set_limit(&self.metrics, &config);
         self.share.reconfigure(&config);
-        self.settings.store(Arc::new(Settings::new(config)));
+        let settings = Settings::new(config, Some(&self.settings.load()));
+        let trust = settings.trust.clone();
+        self.settings.store(Arc::new(settings));
+        self.trust.send_replace(trust);
+    }
+
+    /// The web of trust that is asked, as configurations follow each other. Its set is to be computed, and until then it lets nobody pass.
+    pub fn trust_gates(&self) -> watch::Receiver<Option<Arc<TrustGate>>> {
+        self.trust.subscribe()
     }
 
     /// A place for one more connection of this address, or `None` if it has as many as it may.
@@ -110,10 +132,11 @@ impl Admission {
         })
     }
 
-    /// The cheap half for an EVENT: rates, and room for its bytes until the permit is dropped.
+    /// The cheap half for an EVENT: rates, whether anyone must have authenticated, and room for its bytes until the permit is dropped.
     pub fn admit_event(
         &self,
         connection: &ConnectionAdmission,
+        readers: &Readers,
         bytes: usize,
     ) -> Result<InFlightPermit, Refusal> {
         let settings = self.settings.load();
@@ -124,6 +147,12 @@ impl Admission {
                 settings
                     .address_rates
                     .check_event(&connection.address.key())
+            })
+            .and_then(|()| match settings.config.admission.auth_required {
+                AuthRequired::Writes | AuthRequired::Always if readers.is_empty() => {
+                    Err(Refusal::WriteNeedsAuth)
+                }
+                _ => Ok(()),
             })
             .and_then(|()| {
                 let limits = &settings.config.limits;
@@ -136,9 +165,17 @@ impl Admission {
         self.counted(admitted)
     }
 
-    /// A token for a REQ, or another question to the index.
-    pub fn admit_req(&self, connection: &ConnectionAdmission) -> Result<(), Refusal> {
-        self.counted(connection.rates.check_req())
+    /// A token for a REQ, or another question to the index, and whether anyone must have authenticated to ask it.
+    pub fn admit_req(
+        &self,
+        connection: &ConnectionAdmission,
+        readers: &Readers,
+    ) -> Result<(), Refusal> {
+        self.counted(connection.rates.check_req())?;
+        match self.settings.load().config.admission.auth_required {
+            AuthRequired::Always if readers.is_empty() => Err(Refusal::ReadNeedsAuth),
+            _ => Ok(()),
+        }
     }
 
     /// A token for an AUTH attempt, charged before its signature is looked at.
@@ -147,21 +184,48 @@ impl Admission {
     }
 
     /// The dear half for an EVENT, on a worker: shape, rules, id, work and signature. `known` is asked last, on the same worker:
-    /// only who holds a genuine event may learn what the relay knows of it.
+    /// only who holds a genuine event may learn what the relay knows of it. So is `is_known`, whether a recipient is, and only where that
+    /// decides. What is known of the event is asked after everything that may refuse it.
     pub async fn verify_event(
         &self,
         json: Bytes,
         readers: Arc<Readers>,
         now_s: u64,
+        is_known: impl FnOnce(&PublicKey) -> Result<bool, Refusal> + Send + 'static,
         known: impl FnOnce(&Event) -> Result<(), Refusal> + Send + 'static,
     ) -> Result<Arc<Event>, Refusal> {
-        let rules = self.settings.load().rules.clone();
+        // One configuration answers all questions, also if another one comes meanwhile.
+        let (rules, contact, trust) = {
+            let settings = self.settings.load();
+            (
+                settings.rules.clone(),
+                settings.contact,
+                settings.trust.clone(),
+            )
+        };
         let started = Instant::now();
         let of_work = rules.clone();
+        let (of_contact, of_known) = (readers.clone(), readers.clone());
         let checks = Checks {
-            before: Box::new(move |event| rules.check(event, &readers, now_s)),
-            identified: Box::new(move |event| of_work.check_work(event)),
-            after: Box::new(known),
+            before: Box::new(move |event| {
+                rules.check(event, &readers, now_s)?;
+                trust.map_or(Ok(()), |trust| trust.check(event, &readers))
+            }),
+            identified: Box::new(move |event| {
+                of_work.check_work(event)?;
+                match contact.judge(event, &of_contact) {
+                    Contact::Refused(refusal) => Err(refusal),
+                    Contact::Welcome | Contact::IfKnown(_) => Ok(()),
+                }
+            }),
+            after: Box::new(move |event| {
+                if let Contact::IfKnown(recipient) = contact.judge(event, &of_known)
+                    && !is_known(&recipient)?
+                {
+                    return Err(contact.refusal(event));
+                }
+                known(event)
+            }),
         };
         let verified = self.verifier.run(json, checks).await;
         self.metrics

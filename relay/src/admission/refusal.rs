@@ -2,6 +2,7 @@
 
 use thiserror::Error;
 
+use super::contact::Wanted;
 use crate::event::EventError;
 use crate::log::PublishError;
 use crate::metrics::{EventResult, LimitRule};
@@ -80,6 +81,31 @@ pub enum Refusal {
     /// NIP-62: a request to vanish that is not for this relay.
     #[error("invalid: this request to vanish names other relays")]
     OtherRelays,
+    /// Only clients that have authenticated may publish.
+    #[error("auth-required: this relay takes events from clients that have authenticated")]
+    WriteNeedsAuth,
+    /// Only clients that have authenticated may read.
+    #[error("auth-required: this relay answers clients that have authenticated")]
+    ReadNeedsAuth,
+    /// A gift wrap that came in none of the ways that are open to it.
+    #[error("{prefix}: {0}", prefix = .0.prefix())]
+    StrangeWrap(Wanted),
+    /// The author is not in the web of trust.
+    #[error(
+        "restricted: this relay takes events from its members and from whom they follow, and this author is not among them"
+    )]
+    Untrusted,
+    /// A gift wrap from nobody that is known, where a web of trust is asked.
+    #[error(
+        "auth-required: this relay takes gift wraps from its members and from whom they follow, once they have authenticated"
+    )]
+    UntrustedStranger,
+    /// A gift wrap from somebody who is not in the web of trust.
+    #[error(
+        "restricted: this relay takes gift wraps from its members and from whom they follow, and nobody who authenticated is \
+         among them"
+    )]
+    UntrustedSender,
     /// NIP-42: not an answer to this connection's challenge.
     #[error("invalid: {0}")]
     Auth(AuthProblem),
@@ -158,8 +184,20 @@ impl Refusal {
             | Self::Auth(_) => EventResult::invalid,
             Self::Deleted | Self::Credential { .. } | Self::ProtectedRepost => EventResult::blocked,
             Self::TooLittleWork { .. } | Self::TooLowTarget { .. } => EventResult::pow,
-            Self::Protected | Self::ShareUsed => EventResult::auth_required,
-            Self::ProtectedByAnother | Self::TooManyReaders { .. } => EventResult::restricted,
+            Self::Protected
+            | Self::ShareUsed
+            | Self::WriteNeedsAuth
+            | Self::ReadNeedsAuth
+            | Self::UntrustedStranger => EventResult::auth_required,
+            Self::ProtectedByAnother
+            | Self::TooManyReaders { .. }
+            | Self::Untrusted
+            | Self::UntrustedSender => EventResult::restricted,
+            Self::StrangeWrap(wanted) => match wanted.prefix() {
+                "auth-required" => EventResult::auth_required,
+                "pow" => EventResult::pow,
+                _ => EventResult::restricted,
+            },
             Self::Limited { .. } => EventResult::rate_limited,
             Self::Publish(error) => match error.prefix() {
                 "invalid" => EventResult::invalid,

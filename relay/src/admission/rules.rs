@@ -74,21 +74,7 @@ impl Rules {
     /// Whether an EVENT shows the work that is asked for (NIP-13). Its id must have been checked. It looks at the event alone, so that the
     /// answer tells nothing of what the relay knows.
     pub fn check_work(&self, event: &Event) -> Result<(), Refusal> {
-        let required = self.min_pow_difficulty;
-        if required == 0 {
-            return Ok(());
-        }
-        let found = leading_zero_bits(&event.id);
-        if found < required {
-            return Err(Refusal::TooLittleWork { required, found });
-        }
-        match event.committed_difficulty() {
-            Some(committed) if committed < required => Err(Refusal::TooLowTarget {
-                required,
-                committed,
-            }),
-            _ => Ok(()),
-        }
+        check_work(event, self.min_pow_difficulty)
     }
 
     /// Whether the event of an AUTH answers this connection's challenge (NIP-42).
@@ -117,6 +103,24 @@ impl Rules {
 
     fn is_ours(&self, url: &str) -> bool {
         host_of(url).is_some_and(|host| self.hosts.contains(&host))
+    }
+}
+
+/// Whether an event shows so much work, by its id and by what it commits to.
+pub(super) fn check_work(event: &Event, required: u32) -> Result<(), Refusal> {
+    if required == 0 {
+        return Ok(());
+    }
+    let found = leading_zero_bits(&event.id);
+    if found < required {
+        return Err(Refusal::TooLittleWork { required, found });
+    }
+    match event.committed_difficulty() {
+        Some(committed) if committed < required => Err(Refusal::TooLowTarget {
+            required,
+            committed,
+        }),
+        _ => Ok(()),
     }
 }
 

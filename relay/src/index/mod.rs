@@ -12,6 +12,7 @@ mod keys;
 mod placement;
 mod plan;
 mod query;
+mod recipients;
 mod record;
 mod rules;
 mod scan;

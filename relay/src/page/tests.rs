@@ -1,5 +1,6 @@
 //! The page: whatever is configured, its tags are the template's, its links are harmless, and the policy fits its style.
 
+use nightjar_config::AuthRequired;
 use proptest::prelude::*;
 
 use super::*;
@@ -96,6 +97,8 @@ fn what_is_not_configured_leaves_nothing_behind() {
         "policy",
         "Terms",
         "proof of work",
+        "authenticate",
+        "members",
         "{{",
     ] {
         assert!(!page.contains(absent), "{absent} in\n{page}");
@@ -107,6 +110,15 @@ fn proof_of_work_is_named_where_it_is_asked_for() {
     let page = page(|config| config.limits.min_pow_difficulty = 20);
     assert!(page.contains("of difficulty 20 on"), "{page}");
     assert!(page.contains(">NIP-13</a> proof of work"), "{page}");
+}
+
+#[test]
+fn what_is_asked_of_senders_is_named_where_it_is_asked() {
+    let auth = |auth_required| page(|config| config.admission.auth_required = auth_required);
+    assert!(auth(AuthRequired::Writes).contains("must authenticate (NIP-42) to send."));
+    assert!(auth(AuthRequired::Always).contains("to send and to read"));
+    let trust = page(|config| config.admission.trust.roots = vec!["11".repeat(32)]);
+    assert!(trust.contains("from its members"), "{trust}");
 }
 
 #[test]

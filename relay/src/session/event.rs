@@ -10,10 +10,10 @@ use tracing::Instrument;
 
 use super::{Services, Session, unix_millis};
 use crate::admission::{InFlightPermit, Refusal};
-use crate::event::{Event, kind};
+use crate::event::{Event, PublicKey, kind};
 use crate::index::{Index, Known};
 use crate::live::SharedReaders;
-use crate::log::{PublishContext, Published};
+use crate::log::{PublishContext, Published, Readiness};
 use crate::message;
 use crate::metrics::{EventResult, Stage};
 use crate::session::outbox::Outbox;
@@ -22,11 +22,11 @@ impl Session {
     /// Takes an EVENT. Its answer comes later; the next message may be taken at once.
     pub(super) fn on_event(&mut self, json: Bytes, raw: &RawValue) {
         let started = Instant::now();
-        let permit = match self
-            .services
-            .admission
-            .admit_event(&self.admission, json.len())
-        {
+        let permit = match self.services.admission.admit_event(
+            &self.admission,
+            &self.readers.load(),
+            json.len(),
+        ) {
             Ok(permit) => permit,
             Err(refusal) => {
                 answer(
@@ -73,11 +73,14 @@ impl Publishing {
         let readers = self.readers.load_full();
         let is_stranger = readers.is_empty();
         let now_s = admitted_ms / 1000;
-        let index = self.services.index.clone();
+        let (index, of_recipients) = (self.services.index.clone(), self.services.index.clone());
+        let readiness = self.services.readiness.clone();
+        let is_known =
+            move |recipient: &PublicKey| is_known(&of_recipients, &readiness, recipient, now_s);
         let event = self
             .services
             .admission
-            .verify_event(json, readers, now_s, move |event| {
+            .verify_event(json, readers, now_s, is_known, move |event| {
                 refuse_known(&index, event, now_s)
             })
             .instrument(tracing::debug_span!("admission"))
@@ -101,6 +104,27 @@ impl Publishing {
             Ok(Published::Stored | Published::HandedOver) => Ok(""),
             Ok(Published::Duplicate) => Err(Refusal::Duplicate),
             Err(error) => Err(Refusal::Publish(error)),
+        }
+    }
+}
+
+/// Whether a recipient of gift wraps is known here.
+fn is_known(
+    index: &Index,
+    readiness: &Readiness,
+    recipient: &PublicKey,
+    now_s: u64,
+) -> Result<bool, Refusal> {
+    match index.knows(recipient, now_s) {
+        Ok(true) => Ok(true),
+        // Half an index does not know what is in the other half.
+        Ok(false) if readiness.refuses_reads().is_some() => {
+            Err(Refusal::Failed("the index is being rebuilt"))
+        }
+        Ok(false) => Ok(false),
+        Err(error) => {
+            tracing::warn!(%error, "the index did not answer");
+            Err(Refusal::Failed("the index did not answer"))
         }
     }
 }

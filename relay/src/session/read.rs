@@ -67,7 +67,7 @@ impl ReadPool {
     }
 
     /// Runs a short read. The semaphore is fair, so waiting reads take turns.
-    pub(super) async fn run<T: Send + 'static>(
+    pub(crate) async fn run<T: Send + 'static>(
         &self,
         read: impl FnOnce() -> T + Send + 'static,
     ) -> Result<T, JoinError> {
@@ -110,7 +110,7 @@ impl Session {
         let services = &self.services;
         services
             .admission
-            .admit_req(&self.admission)
+            .admit_req(&self.admission, readers)
             .map_err(|refusal: Refusal| refusal.to_string())?;
         let (open, open_values) = {
             let open = self.lock();

@@ -242,6 +242,16 @@ impl Relay {
         client
     }
 
+    /// Takes another configuration, as after a reload.
+    pub(super) fn reconfigure(&self, change: impl FnOnce(&mut RelayConfig)) {
+        let services = &self.services;
+        let mut config = RelayConfig::clone(&services.config.load());
+        change(&mut config);
+        let config = Arc::new(config);
+        services.config.store(config.clone());
+        services.admission.reconfigure(config);
+    }
+
     /// Makes events visible and waits for their OK.
     pub(super) async fn publish(&self, events: &[&NostrEvent]) {
         let mut client = self.client().await;
@@ -394,6 +404,12 @@ impl Client {
 
 pub(super) fn event_id(frame: &Value) -> String {
     frame[2]["id"].as_str().expect("an event").to_owned()
+}
+
+/// Whether an event was taken, and the text of its OK.
+pub(super) fn verdict(answer: &Value) -> (bool, &str) {
+    let taken = answer[2].as_bool().expect("true or false");
+    (taken, answer[3].as_str().expect("a text"))
 }
 
 /// Seconds relative to now.

@@ -1,7 +1,9 @@
 //! Sessions over real sockets: a public port on port 0, a real index in a temporary folder. Only the log is left out: the
 //! publisher of these tests applies straight to the index, as the log's publisher does after its acknowledgement.
 
+mod auth_required;
 mod bad_input;
+mod contact;
 mod count;
 mod cursor;
 mod doors;
@@ -12,4 +14,5 @@ mod private_reads;
 mod publish;
 mod reconciliation;
 mod subscriptions;
+mod trust;
 mod work;
