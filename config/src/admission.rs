@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::senders::{AuthRequired, GiftWrapAdmission, TrustConfig};
+use crate::senders::{AuthRequired, GiftWrapAdmission, KeyBudget, TrustConfig};
 
 /// The questions that a relay asks of who sends. An event is taken if every one of them is answered well; by default none is asked.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -17,6 +17,9 @@ pub struct AdmissionConfig {
     /// The web of trust.
     #[serde(skip_serializing_if = "TrustConfig::is_default")]
     pub trust: TrustConfig,
+    /// How many events each key may publish on the whole fleet.
+    #[serde(skip_serializing_if = "KeyBudget::is_default")]
+    pub key_budget: KeyBudget,
 }
 
 impl AdmissionConfig {

@@ -6,7 +6,7 @@ use std::ops::RangeInclusive;
 use crate::admission::AdmissionConfig;
 use crate::limits::Limits;
 use crate::relay::{ConfigError, LogConfig, RelayConfig, RelayInfo};
-use crate::senders::{GiftWrapAdmission, MAX_ROOTS, TrustConfig};
+use crate::senders::{GiftWrapAdmission, KeyBudget, MAX_ROOTS, TrustConfig};
 
 /// Smallest index, in bytes.
 const MIN_INDEX_BYTES: u64 = 16 << 20;
@@ -137,7 +137,19 @@ impl RelayInfo {
 impl AdmissionConfig {
     fn check(&self) -> Result<(), ConfigError> {
         self.gift_wraps.check()?;
-        self.trust.check()
+        self.trust.check()?;
+        self.key_budget.check()
+    }
+}
+
+impl KeyBudget {
+    fn check(&self) -> Result<(), ConfigError> {
+        within(
+            "admission.key_budget.events_per_minute",
+            self.events_per_minute,
+            0..=100_000,
+        )?;
+        within("admission.key_budget.burst", self.burst, 1..=1_000_000)
     }
 }
 

@@ -16,4 +16,4 @@ pub use relay::{
     ConfigError, FleetRef, IndexConfig, LogConfig, NatsClient, RegionLog, RelayConfig, RelayInfo,
     TracingConfig,
 };
-pub use senders::{AuthRequired, FirstContact, GiftWrapAdmission, TrustConfig};
+pub use senders::{AuthRequired, FirstContact, GiftWrapAdmission, KeyBudget, TrustConfig};

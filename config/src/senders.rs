@@ -1,4 +1,4 @@
-//! What a relay asks of those who send: authentication, a first contact, a web of trust.
+//! What a relay asks of those who send: authentication, a first contact, a web of trust, a budget.
 
 use serde::{Deserialize, Serialize};
 
@@ -90,6 +90,33 @@ impl Default for TrustConfig {
 }
 
 impl TrustConfig {
+    /// As `AdmissionConfig::is_default`.
+    pub(crate) fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+/// How many events a key may publish on all relays of the fleet together, approximately: the author's, or for gift wraps each key that
+/// authenticated on the connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct KeyBudget {
+    /// Events a minute in the long run, 0 to 100,000. Default 0: no budget.
+    pub events_per_minute: u32,
+    /// Events at once, 1 to 1,000,000. Default 120.
+    pub burst: u32,
+}
+
+impl Default for KeyBudget {
+    fn default() -> Self {
+        Self {
+            events_per_minute: 0,
+            burst: 120,
+        }
+    }
+}
+
+impl KeyBudget {
     /// As `AdmissionConfig::is_default`.
     pub(crate) fn is_default(&self) -> bool {
         *self == Self::default()

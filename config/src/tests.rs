@@ -3,8 +3,9 @@
 use proptest::prelude::*;
 
 use crate::{
-    AdmissionConfig, AuthRequired, FirstContact, FleetRef, GiftWrapAdmission, IndexConfig, Limits,
-    LogConfig, NatsClient, RegionLog, RelayConfig, RelayInfo, TracingConfig, TrustConfig,
+    AdmissionConfig, AuthRequired, FirstContact, FleetRef, GiftWrapAdmission, IndexConfig,
+    KeyBudget, Limits, LogConfig, NatsClient, RegionLog, RelayConfig, RelayInfo, TracingConfig,
+    TrustConfig,
 };
 
 /// The least that a relay needs.
@@ -195,6 +196,16 @@ fn refusals_of_optional_parts_and_unknown_fields_name_their_field() {
         ),
         (
             "index: {",
+            "admission: {key_budget: {events_per_minute: 100001}}\nindex: {",
+            "admission.key_budget.events_per_minute: is 100001, must be 0 to 100000",
+        ),
+        (
+            "index: {",
+            "admission: {key_budget: {burst: 0}}\nindex: {",
+            "admission.key_budget.burst: is 0, must be 1 to 1000000",
+        ),
+        (
+            "index: {",
             "limits: {drain_seconds: 601}\nindex: {",
             "limits.drain_seconds: is 601, must be 0 to 600",
         ),
@@ -291,6 +302,10 @@ fn complete() -> RelayConfig {
         trust: TrustConfig {
             roots: vec!["0".repeat(64)],
             ..TrustConfig::default()
+        },
+        key_budget: KeyBudget {
+            events_per_minute: 60,
+            ..KeyBudget::default()
         },
     };
     config.tracing = Some(TracingConfig {
@@ -389,9 +404,18 @@ fn any_admission() -> impl Strategy<Value = AdmissionConfig> {
         roots,
         1_u8..=2,
         10_u64..=86_400,
+        (0_u32..=100_000, 1_u32..=1_000_000),
     )
         .prop_map(
-            |(auth_required, any_of, proof_of_work_difficulty, roots, depth, refresh_seconds)| {
+            |(
+                auth_required,
+                any_of,
+                proof_of_work_difficulty,
+                roots,
+                depth,
+                refresh_seconds,
+                (events_per_minute, burst),
+            )| {
                 AdmissionConfig {
                     auth_required,
                     gift_wraps: GiftWrapAdmission {
@@ -402,6 +426,10 @@ fn any_admission() -> impl Strategy<Value = AdmissionConfig> {
                         roots,
                         depth,
                         refresh_seconds,
+                    },
+                    key_budget: KeyBudget {
+                        events_per_minute,
+                        burst,
                     },
                 }
             },

@@ -108,6 +108,7 @@ struct EpochKey {
     msg_id: Zeroizing<[u8; 32]>,
     cipher: Xaes256Gcm,
     cursor_cipher: Xaes256Gcm,
+    spending_cipher: Xaes256Gcm,
 }
 
 impl EpochKey {
@@ -124,6 +125,7 @@ impl EpochKey {
             bucket: derive(b"bucket"),
             msg_id: derive(b"msgid"),
             cursor_cipher: cipher(&derive(b"cursor")),
+            spending_cipher: cipher(&derive(b"spending")),
             cipher: cipher(&secret),
             secret,
         }
@@ -252,6 +254,17 @@ impl Keyring {
     pub(crate) fn cursor_cipher(&self, epoch: KeyEpoch) -> Option<&Xaes256Gcm> {
         let key = self.open.get(&epoch)?.as_ref()?;
         Some(&key.cursor_cipher)
+    }
+
+    /// The same for what relays tell each other of budgets.
+    pub(crate) fn sealing_spending_cipher(&self) -> (KeyEpoch, &Xaes256Gcm) {
+        (self.seal, &self.sealing.spending_cipher)
+    }
+
+    /// As [`Keyring::cursor_cipher`].
+    pub(crate) fn spending_cipher(&self, epoch: KeyEpoch) -> Option<&Xaes256Gcm> {
+        let key = self.open.get(&epoch)?.as_ref()?;
+        Some(&key.spending_cipher)
     }
 
     fn with(

@@ -10,6 +10,7 @@ mod position;
 mod route;
 mod seal;
 mod size;
+mod spending;
 mod stream;
 
 pub use backup::BackupError;
@@ -22,4 +23,5 @@ pub use seal::{
     Body, DamageReason, OpenError, OpenedBody, SealError, TraceContext, VERSION, open, seal,
 };
 pub use size::{MAX_ENVELOPE_BYTES, MAX_EVENT_BYTES};
+pub use spending::{MAX_SPENDING_KEYS, Spending, SpendingError};
 pub use stream::StreamName;

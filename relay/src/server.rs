@@ -180,11 +180,17 @@ impl Server {
         metrics.register(|registry| registry.register_collector(figures));
         let live = Live::new(Arc::clone(&metrics));
         let (reloaded, reloads) = watch::channel(0);
+        let admission = Arc::new(Admission::new(
+            config.load_full(),
+            VerifierOptions::default(),
+            Arc::clone(&metrics),
+        ));
         let log = Log::start(LogOptions {
             config: Arc::clone(&config),
             reloads: reloads.clone(),
             index: index.clone(),
             fresh: matches!(opened, OpenedAs::Fresh(_)),
+            budgets: admission.budgets(),
             live: live.clone(),
             readiness: readiness.clone(),
             metrics: log_metrics(&metrics),
@@ -192,11 +198,6 @@ impl Server {
         .await?;
         let keys = KeyMetrics(log.keys());
         metrics.register(|registry| registry.register_collector(Box::new(keys)));
-        let admission = Arc::new(Admission::new(
-            config.load_full(),
-            VerifierOptions::default(),
-            Arc::clone(&metrics),
-        ));
         let services = Services::new(Parts {
             config: Arc::clone(&config),
             index: index.clone(),

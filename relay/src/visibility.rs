@@ -44,7 +44,7 @@ impl Readers {
     }
 
     /// The keys, in order.
-    pub fn iter(&self) -> impl Iterator<Item = &PublicKey> {
+    pub fn iter(&self) -> impl Iterator<Item = &PublicKey> + Clone {
         self.0.iter()
     }
 }

@@ -2,7 +2,7 @@
 
 use kube::KubeSchema;
 use nightjar_config::{
-    AdmissionConfig, AuthRequired, FirstContact, GiftWrapAdmission, TrustConfig,
+    AdmissionConfig, AuthRequired, FirstContact, GiftWrapAdmission, KeyBudget, TrustConfig,
 };
 use serde::{Deserialize, Serialize};
 
@@ -28,6 +28,10 @@ pub struct AdmissionSpec {
     /// The web of trust: who may publish. Default: everyone.
     #[serde(default)]
     pub trust: TrustSpec,
+
+    /// How many events each key may publish. Default: as many as addresses and connections may.
+    #[serde(default)]
+    pub key_budget: KeyBudgetSpec,
 }
 
 /// What a client must authenticate for.
@@ -109,6 +113,36 @@ pub struct TrustSpec {
     pub refresh_seconds: i32,
 }
 
+/// How many events each key may publish on all relays of the fleet together: the author's, or for gift wraps, whose author is a throw-away key,
+/// each key that authenticated on the connection. Relays tell each other every second what was spent, so it is approximate: who floods all
+/// relays at once has the burst at each of them, and then the rate once.
+#[derive(KubeSchema, Serialize, Deserialize, Debug, Clone, PartialEq)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct KeyBudgetSpec {
+    /// Events a minute in the long run, 0 to 100,000. Default 0: no budget.
+    ///
+    /// Example: `60`
+    #[serde(default)]
+    #[schemars(range(min = 0, max = 100000))]
+    pub events_per_minute: i32,
+
+    /// Events at once, 1 to 1,000,000. Default 120.
+    ///
+    /// Example: `300`
+    #[serde(default = "default_burst")]
+    #[schemars(range(min = 1, max = 1000000))]
+    pub burst: i32,
+}
+
+impl Default for KeyBudgetSpec {
+    fn default() -> Self {
+        Self {
+            events_per_minute: 0,
+            burst: default_burst(),
+        }
+    }
+}
+
 impl Default for GiftWrapsSpec {
     fn default() -> Self {
         Self {
@@ -134,6 +168,10 @@ fn default_difficulty() -> i32 {
 
 fn one() -> i32 {
     1
+}
+
+fn default_burst() -> i32 {
+    120
 }
 
 fn default_refresh() -> i32 {
@@ -164,6 +202,10 @@ impl AdmissionSpec {
                 roots: self.trust.roots.clone(),
                 depth: u8::try_from(self.trust.depth).unwrap_or(0),
                 refresh_seconds: u64::try_from(self.trust.refresh_seconds).unwrap_or(0),
+            },
+            key_budget: KeyBudget {
+                events_per_minute: u32::try_from(self.key_budget.events_per_minute).unwrap_or(0),
+                burst: u32::try_from(self.key_budget.burst).unwrap_or(0),
             },
         }
     }

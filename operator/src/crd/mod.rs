@@ -23,7 +23,9 @@ mod tests;
 use kube::{CustomResource, KubeSchema};
 use serde::{Deserialize, Serialize};
 
-pub use admission::{AdmissionSpec, AuthRequiredSpec, FirstContactSpec, GiftWrapsSpec, TrustSpec};
+pub use admission::{
+    AdmissionSpec, AuthRequiredSpec, FirstContactSpec, GiftWrapsSpec, KeyBudgetSpec, TrustSpec,
+};
 pub use duration::{DurationError, parse_duration};
 pub use generate::{crd_yaml, definition};
 pub use limits::RelayLimits;
@@ -291,7 +293,7 @@ pub struct RelaySpec {
     )]
     pub limits: RelayLimits,
 
-    /// Whose events the relays take: authentication, first contact of gift wraps, a web of trust. Can be changed live. Upgrade the whole fleet
+    /// Whose events the relays take: authentication, first contact of gift wraps, a web of trust, budgets of keys. Can be changed live. Upgrade the whole fleet
     /// before the first use: relays of earlier versions refuse the configuration and go on with the one before.
     #[serde(default)]
     pub admission: AdmissionSpec,

@@ -57,7 +57,7 @@ fn every_setting_of_a_file_arrives() {
          log: {maxBytesPerRegion: 256Mi, retention: {messages: 5w}}\n  \
          relay: {info: {name: N, contact: 'mailto:x@example.org'}, limits: {maxFilters: 7, minPowDifficulty: 16, unauthenticatedLogPercent: 10}, \
          admission: {authRequired: Writes, giftWraps: {anyOf: [Auth, ProofOfWork, Known], proofOfWorkDifficulty: 20}, \
-         trust: {roots: [3bf0c63fcb93463407af97a5e5ee64fa883d107ef9e558472c4eb9aaaefa459d], depth: 2, refreshSeconds: 600}}}\n  \
+         trust: {roots: [3bf0c63fcb93463407af97a5e5ee64fa883d107ef9e558472c4eb9aaaefa459d], depth: 2, refreshSeconds: 600}, keyBudget: {eventsPerMinute: 30, burst: 90}}}\n  \
          tracing: {otlpEndpoint: 'http://127.0.0.1:4317', samplePercent: 50}",
     ))
     .unwrap();
@@ -86,7 +86,7 @@ fn every_setting_of_a_file_arrives() {
         ),
         (7, 16, 0.1)
     );
-    use nightjar_config::{AuthRequired, FirstContact, GiftWrapAdmission, TrustConfig};
+    use nightjar_config::{AuthRequired, FirstContact, GiftWrapAdmission, KeyBudget, TrustConfig};
     assert_eq!(
         fleet.admission,
         nightjar_config::AdmissionConfig {
@@ -105,6 +105,10 @@ fn every_setting_of_a_file_arrives() {
                 ],
                 depth: 2,
                 refresh_seconds: 600,
+            },
+            key_budget: KeyBudget {
+                events_per_minute: 30,
+                burst: 90,
             },
         }
     );
@@ -292,8 +296,12 @@ fn a_setting_that_will_not_do_is_refused_by_its_field() {
             "spec.relay.admission.trust.refreshSeconds: must be from 10 to 86400, is 9",
         ),
         (
+            with("relay: {admission: {keyBudget: {burst: 0}}}"),
+            "spec.relay.admission.keyBudget.burst: must be from 1 to 1000000, is 0",
+        ),
+        (
             with("relay: {admission: {open: true}}"),
-            "spec.relay.admission.open: no such field; there are authRequired, giftWraps, trust",
+            "spec.relay.admission.open: no such field; there are authRequired, giftWraps, keyBudget, trust",
         ),
         (
             with("relay: {info: {pubkey: abc}}"),

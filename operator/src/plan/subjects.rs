@@ -130,3 +130,31 @@ fn own_writes(region: &RegionName) -> Vec<String> {
 fn texts<'a>(subjects: impl IntoIterator<Item = &'a str>) -> Vec<String> {
     subjects.into_iter().map(str::to_owned).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use nightjar_envelope::Spending;
+
+    use super::*;
+
+    /// What keys spent is told under the subjects of ephemeral events, so that it crosses as these do, and in the region's own name only.
+    #[test]
+    fn a_region_tells_what_keys_spent_in_its_own_name_and_hears_all() {
+        let regions = ["a", "b"].map(|name| (name.parse::<RegionName>().unwrap(), 1));
+        let covers = |allowed: &[String], subject: &str| {
+            allowed.iter().any(|pattern| {
+                let prefix = pattern.strip_suffix('>');
+                prefix.map_or(pattern == subject, |prefix| subject.starts_with(prefix))
+            })
+        };
+        let [own, other] = [0, 1].map(|at| Spending::subject(&regions[at].0));
+        let relay = relay(&regions[0].0, &regions);
+        assert!(covers(&relay.publish, &own) && !covers(&relay.publish, &other));
+        assert!(covers(&relay.subscribe, &own) && covers(&relay.subscribe, &other));
+        let leaf = leaf(&regions[0].0, &regions);
+        assert!(covers(&leaf.publish, &own) && !covers(&leaf.publish, &other));
+        assert!(covers(&leaf.subscribe, &other) && !covers(&leaf.subscribe, &own));
+        assert!(!covers(&deny_imports(&regions[0].0), &other));
+        assert!(!covers(&deny_exports(), &own));
+    }
+}

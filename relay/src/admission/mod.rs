@@ -2,6 +2,7 @@
 //! signature last and on threads of its own. Every refusal is an answer that the client can act on.
 
 mod address;
+mod budget;
 mod contact;
 mod in_flight;
 mod rates;
@@ -20,6 +21,7 @@ use nightjar_config::{AuthRequired, RelayConfig};
 use tokio::sync::watch;
 
 pub use address::{AddressKey, AddressPermit};
+pub use budget::KeyBudgets;
 pub use in_flight::InFlightPermit;
 pub use rates::ConnectionRates;
 pub use refusal::Refusal;
@@ -27,7 +29,7 @@ pub use rules::Rules;
 pub use trust::{TrustGate, Trusted};
 pub use verifier::VerifierOptions;
 
-use crate::event::{Event, PublicKey};
+use crate::event::{Event, PublicKey, is_wrap};
 use crate::metrics::{LimitRule, Metrics, Stage};
 use crate::visibility::Readers;
 use address::AddressBook;
@@ -45,6 +47,7 @@ pub struct Admission {
     in_flight: InFlight,
     share: UnauthenticatedShare,
     verifier: Verifier,
+    budgets: KeyBudgets,
     /// The web of trust that is asked, for whoever computes it.
     trust: watch::Sender<Option<Arc<TrustGate>>>,
     metrics: Arc<Metrics>,
@@ -97,6 +100,7 @@ impl Admission {
             in_flight: InFlight::for_relay(metrics.clone()),
             share: UnauthenticatedShare::new(&config),
             verifier: Verifier::start(workers, metrics.clone()),
+            budgets: KeyBudgets::new(&config.admission.key_budget),
             trust: watch::Sender::new(settings.trust.clone()),
             settings: ArcSwap::from_pointee(settings),
             metrics,
@@ -107,10 +111,16 @@ impl Admission {
     pub fn reconfigure(&self, config: Arc<RelayConfig>) {
         set_limit(&self.metrics, &config);
         self.share.reconfigure(&config);
+        self.budgets.reconfigure(&config.admission.key_budget);
         let settings = Settings::new(config, Some(&self.settings.load()));
         let trust = settings.trust.clone();
         self.settings.store(Arc::new(settings));
         self.trust.send_replace(trust);
+    }
+
+    /// The budgets of keys, for whoever shares them with the other relays.
+    pub fn budgets(&self) -> KeyBudgets {
+        self.budgets.clone()
     }
 
     /// The web of trust that is asked, as configurations follow each other. Its set is to be computed, and until then it lets nobody pass.
@@ -185,7 +195,8 @@ impl Admission {
 
     /// The dear half for an EVENT, on a worker: shape, rules, id, work and signature. `known` is asked last, on the same worker:
     /// only who holds a genuine event may learn what the relay knows of it. So is `is_known`, whether a recipient is, and only where that
-    /// decides. What is known of the event is asked after everything that may refuse it.
+    /// decides. What is known of the event is asked after everything that may refuse it but the budget: who sends again what is known spends
+    /// nothing, and nobody spends a key's budget without an event that the key signed.
     pub async fn verify_event(
         &self,
         json: Bytes,
@@ -206,6 +217,7 @@ impl Admission {
         let started = Instant::now();
         let of_work = rules.clone();
         let (of_contact, of_known) = (readers.clone(), readers.clone());
+        let budgets = self.budgets.clone();
         let checks = Checks {
             before: Box::new(move |event| {
                 rules.check(event, &readers, now_s)?;
@@ -224,7 +236,8 @@ impl Admission {
                 {
                     return Err(contact.refusal(event));
                 }
-                known(event)
+                known(event)?;
+                spend(&budgets, event, &of_known)
             }),
         };
         let verified = self.verifier.run(json, checks).await;
@@ -260,6 +273,7 @@ impl Admission {
     pub fn tidy(&self) {
         self.addresses.rotate_salt(Instant::now());
         self.settings.load().address_rates.forget_idle();
+        self.budgets.forget_whole(Instant::now());
     }
 
     fn counted<T>(&self, result: Result<T, Refusal>) -> Result<T, Refusal> {
@@ -275,6 +289,21 @@ impl Admission {
     pub fn on_limit(&self, rule: LimitRule) {
         self.metrics.on_limit(rule);
     }
+}
+
+/// Takes an event off the budget of its author, or, of a gift wrap, whose author is a throw-away key, off that of everyone who authenticated.
+fn spend(budgets: &KeyBudgets, event: &Event, readers: &Readers) -> Result<(), Refusal> {
+    let now = Instant::now();
+    let spent = if is_wrap(event.kind) {
+        budgets.spend(readers.iter(), now)
+    } else {
+        budgets.spend(std::iter::once(&event.pubkey), now)
+    };
+    spent.map_err(|wait| {
+        let wait = wait.as_millis() + 1;
+        let text = format!("too many events of this key on this fleet, try again in {wait} ms");
+        Refusal::limited(LimitRule::events_key, text)
+    })
 }
 
 /// What an event under way costs at least, in bytes: the smallest one, too, has a task and an answer.

@@ -1,16 +1,18 @@
-//! Ephemeral events from other relays: opened, at most 60 s old, each id once, to live subscriptions only.
+//! Ephemeral events from other relays: opened, at most 60 s old, each id once, to live subscriptions only. What keys spent there comes under
+//! subjects of the same sort and goes to `spending`.
 
 use std::collections::{HashSet, VecDeque};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use futures_util::StreamExt;
-use nightjar_envelope::{Class, Route};
+use nightjar_envelope::{Class, Route, Spending};
 use tokio_util::sync::CancellationToken;
 
 use super::connection::Connection;
 use super::metrics::Heard;
 use super::opening;
+use super::spending::{self, SharedSpending};
 use super::tail::Shared;
 use crate::event::EventId;
 use crate::live::Source;
@@ -77,13 +79,21 @@ pub(crate) async fn run(
     connection: Connection,
     shared: Arc<Shared>,
     replays: Replays,
+    spent: SharedSpending,
     stop: CancellationToken,
 ) {
     while !stop.is_cancelled() {
         match connection.client.subscribe("eph.>").await {
             Ok(mut messages) => {
                 while let Some(Some(message)) = stop.run_until_cancelled(messages.next()).await {
-                    let heard = on_message(&shared, &replays, &message.subject, &message.payload);
+                    let (subject, payload) = (&message.subject, &message.payload);
+                    if let Some(region) = Spending::region_of(subject) {
+                        if let Some(heard) = spending::hear(&shared, &spent, &region, payload) {
+                            shared.metrics.on_spending(heard);
+                        }
+                        continue;
+                    }
+                    let heard = on_message(&shared, &replays, subject, payload);
                     shared.metrics.on_ephemeral(heard);
                 }
             }

@@ -78,6 +78,7 @@ pub struct LogMetrics {
     attempts: Family<AttemptLabels, Counter>,
     hints: Family<HeardLabels, Counter>,
     ephemeral: Family<HeardLabels, Counter>,
+    spending: Family<HeardLabels, Counter>,
     skipped: Family<ReasonLabels, Counter>,
     restarts: Family<StreamLabels, Counter>,
     position: Family<StreamLabels, Gauge>,
@@ -106,6 +107,7 @@ impl LogMetrics {
             attempts: Family::default(),
             hints: Family::default(),
             ephemeral: Family::default(),
+            spending: Family::default(),
             skipped: Family::default(),
             restarts: Family::default(),
             position: Family::default(),
@@ -139,6 +141,7 @@ impl LogMetrics {
         ] {
             drop(self.hints.get_or_create(&HeardLabels { result }));
             drop(self.ephemeral.get_or_create(&HeardLabels { result }));
+            drop(self.spending.get_or_create(&HeardLabels { result }));
         }
         for reason in [
             "destroyed-epoch",
@@ -161,6 +164,7 @@ impl LogMetrics {
         r.register("delivery_seconds", "From admission in a region to the index here, of entries that were new here", self.delivery_seconds.clone());
         r.register("log_hints", "Hints heard, by what became of them", self.hints.clone());
         r.register("log_ephemeral", "Ephemeral messages heard, by what became of them", self.ephemeral.clone());
+        r.register("log_spending", "Messages of other relays about budgets of keys, by what became of them", self.spending.clone());
         r.register("log_skipped_entries", "Log entries that could not be opened, by reason", self.skipped.clone());
         r.register("log_consumer_restarts", "Pull consumers made again", self.restarts.clone());
         r.register("log_position", "Last sequence of the stream that is applied here", self.position.clone());
@@ -201,6 +205,10 @@ impl LogMetrics {
 
     pub(crate) fn on_hint(&self, result: Heard) {
         self.hints.get_or_create(&HeardLabels { result }).inc();
+    }
+
+    pub(crate) fn on_spending(&self, result: Heard) {
+        self.spending.get_or_create(&HeardLabels { result }).inc();
     }
 
     pub(crate) fn on_ephemeral(&self, result: Heard) {

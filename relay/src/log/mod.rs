@@ -18,6 +18,7 @@ mod pull;
 pub mod quarantine;
 pub mod readiness;
 mod rebuild;
+mod spending;
 mod sweeper;
 mod tail;
 mod writer;

@@ -20,9 +20,11 @@ use super::publisher::{Publisher, PublisherParts};
 use super::quarantine::Quarantine;
 use super::readiness::Readiness;
 use super::rebuild::Rebuild;
+use super::spending::SharedSpending;
 use super::tail::Shared;
 use super::writer::Writer;
-use super::{hints, sweeper};
+use super::{hints, spending, sweeper};
+use crate::admission::KeyBudgets;
 use crate::index::Index;
 use crate::live::Live;
 
@@ -37,6 +39,8 @@ pub struct LogOptions {
     pub index: Index,
     /// The index was empty when it was opened.
     pub fresh: bool,
+    /// Budgets of keys, shared with the other relays.
+    pub budgets: KeyBudgets,
     /// Fan-out to subscriptions.
     pub live: Live,
     /// What the relay waits for.
@@ -134,10 +138,18 @@ impl Log {
             Arc::clone(&shared),
             stop.clone(),
         ));
+        let spent = SharedSpending::new(options.budgets);
         tasks.spawn(ephemeral::run(
             connection.clone(),
             Arc::clone(&shared),
             replays,
+            spent.clone(),
+            stop.clone(),
+        ));
+        tasks.spawn(spending::tell(
+            connection.clone(),
+            Arc::clone(&shared),
+            spent,
             stop.clone(),
         ));
         tasks.spawn(sweeper::expire(options.index, stop.clone()));

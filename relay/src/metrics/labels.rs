@@ -116,6 +116,8 @@ closed_label!(
         events_connection,
         /// Events a second of one address prefix.
         events_address,
+        /// The budget of one key over the fleet.
+        events_key,
         /// REQs and other reads a second of one connection.
         reqs_connection,
         /// AUTH attempts a minute of one connection.

@@ -1,5 +1,6 @@
 //! The relay's binary against a real nats-server: what is acknowledged stays, what is damaged is told, nothing is repeated.
 
+mod budget;
 mod client;
 mod faults;
 mod keys;

@@ -8,6 +8,7 @@ mod count;
 mod cursor;
 mod doors;
 mod harness;
+mod key_budget;
 mod lifecycle;
 mod limits;
 mod private_reads;
