@@ -6,6 +6,8 @@
 
 pub mod connection;
 pub mod deliver;
+pub mod fanout;
+pub mod hold;
 pub mod idle;
 pub mod ingest;
 pub mod latency;

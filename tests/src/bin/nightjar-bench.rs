@@ -1,4 +1,4 @@
-//! `nightjar-bench deliver | ingest | query | idle`: figures of a fleet that it starts itself. Started by `cargo xtask bench`.
+//! `nightjar-bench deliver | ingest | query | fanout | idle`: figures of a fleet that it starts itself. Started by `cargo xtask bench`.
 
 use std::io::Write;
 use std::process::ExitCode;
@@ -6,12 +6,13 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use clap::Parser;
+use nightjar_tests::bench::fanout::Fanout;
 use nightjar_tests::bench::ingest::Ingest;
 use nightjar_tests::bench::machine::Machine;
 use nightjar_tests::bench::options::{Mode, Options};
 use nightjar_tests::bench::query::Query;
 use nightjar_tests::bench::report::Report;
-use nightjar_tests::bench::{deliver, idle, ingest, query};
+use nightjar_tests::bench::{deliver, fanout, hold, idle, ingest, query};
 
 fn main() -> ExitCode {
     let options = Options::parse();
@@ -66,7 +67,28 @@ async fn run(mode: &Mode) -> Result<()> {
             };
             query::run(&query, common).await?
         }
-        Mode::Idle { connections, .. } => idle::run(*connections, common).await?,
+        Mode::Fanout {
+            subscribers,
+            events,
+            ..
+        } => {
+            let fanout = Fanout {
+                subscribers: *subscribers,
+                events: *events,
+            };
+            fanout::run(&fanout, common).await?
+        }
+        Mode::Idle {
+            connections,
+            fleet_connections,
+            ..
+        } => idle::run(*connections, *fleet_connections, common).await?,
+        Mode::Hold {
+            url,
+            connections,
+            source,
+            ..
+        } => return hold::run(url, *connections, *source).await,
     };
     let report = Report {
         mode: mode.name(),
