@@ -13,6 +13,7 @@ pub mod ingest;
 pub mod latency;
 pub mod machine;
 pub mod options;
+pub mod oracle;
 pub mod process;
 pub mod publish;
 pub mod query;

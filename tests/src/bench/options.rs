@@ -79,6 +79,18 @@ pub enum Mode {
         #[command(flatten)]
         common: Common,
     },
+    /// Whether the time of an answer tells a stranger that a hidden event exists. Run it alone on the machine.
+    Oracle {
+        /// Hidden events, each asked for beside an id of nothing.
+        #[arg(long, default_value_t = 10_000)]
+        pairs: usize,
+        /// How often.
+        #[arg(long, default_value_t = 3)]
+        runs: usize,
+        /// What every mode takes.
+        #[command(flatten)]
+        common: Common,
+    },
     /// Memory of an idle relay, and of idle connections.
     Idle {
         /// Connections that are opened, 1,000 at a time, on one relay.
@@ -142,6 +154,7 @@ impl Mode {
             | Self::Query { common, .. }
             | Self::Fanout { common, .. }
             | Self::Hold { common, .. }
+            | Self::Oracle { common, .. }
             | Self::Idle { common, .. } => common,
         }
     }
@@ -156,6 +169,7 @@ impl Mode {
             Self::Fanout { .. } => "fanout",
             Self::Idle { .. } => "idle",
             Self::Hold { .. } => "hold",
+            Self::Oracle { .. } => "oracle",
         }
     }
 }
