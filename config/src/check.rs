@@ -10,6 +10,8 @@ use crate::relay::{ConfigError, LogConfig, RelayConfig, RelayInfo};
 const MIN_INDEX_BYTES: u64 = 16 << 20;
 /// Shortest retention of messages, in seconds: 30 days.
 const MIN_RETENTION_SECONDS: u64 = 30 * 24 * 60 * 60;
+/// Most proxies and most origins: each is looked at for every connection.
+const MAX_FRONT_ENTRIES: usize = 64;
 
 impl RelayConfig {
     /// Checks names and ranges.
@@ -20,6 +22,7 @@ impl RelayConfig {
         for (index, url) in self.public_urls.iter().enumerate() {
             has_scheme(&format!("public_urls[{index}]"), url, &["ws://", "wss://"])?;
         }
+        self.check_front()?;
         not_empty("nats.servers", &self.nats.servers)?;
         for (index, server) in self.nats.servers.iter().enumerate() {
             has_scheme(
@@ -53,6 +56,33 @@ impl RelayConfig {
                 &["http://", "https://"],
             )?;
             share("tracing.sample_ratio", tracing.sample_ratio)?;
+        }
+        Ok(())
+    }
+
+    /// What stands between clients and sessions.
+    fn check_front(&self) -> Result<(), ConfigError> {
+        for (field, len) in [
+            ("trusted_proxies", self.trusted_proxies.len()),
+            ("allowed_origins", self.allowed_origins.len()),
+        ] {
+            ensure(
+                field,
+                len <= MAX_FRONT_ENTRIES,
+                &format!("has {len} entries, the limit is {MAX_FRONT_ENTRIES}"),
+            )?;
+        }
+        for (index, origin) in self.allowed_origins.iter().enumerate() {
+            check_origin(origin)
+                .map_err(|message| refusal(&format!("allowed_origins[{index}]"), message))?;
+        }
+        if let Some(tls) = &self.tls {
+            for (field, path) in [
+                ("tls.cert_file", &tls.cert_file),
+                ("tls.key_file", &tls.key_file),
+            ] {
+                ensure(field, !path.as_os_str().is_empty(), "must not be empty")?;
+            }
         }
         Ok(())
     }
@@ -249,8 +279,45 @@ impl Limits {
             self.publish_deadline_ms,
             500..=60_000,
         )?;
-        within("limits.drain_seconds", self.drain_seconds, 0..=600)
+        within("limits.drain_seconds", self.drain_seconds, 0..=600)?;
+        within(
+            "limits.ping_interval_seconds",
+            self.ping_interval_seconds,
+            5..=3_600,
+        )?;
+        within(
+            "limits.idle_timeout_seconds",
+            self.idle_timeout_seconds,
+            self.ping_interval_seconds + 1..=86_400,
+        )
     }
+}
+
+/// An origin as browsers send it: `scheme://host` or `scheme://host:port`, without a path, and without the port that the scheme has anyway.
+///
+/// # Errors
+/// What would be right.
+pub fn check_origin(origin: &str) -> Result<(), &'static str> {
+    const FORM: &str = "must be an origin as browsers send it, as https://chat.example.org or http://localhost:3000, without a path";
+    const PORT: &str = "must not name the port that its scheme has anyway: browsers leave it out";
+    let (scheme, host) = origin.split_once("://").ok_or(FORM)?;
+    let is_scheme = scheme.starts_with(|c: char| c.is_ascii_alphabetic())
+        && scheme
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || b"+.-".contains(&b));
+    let is_host = !host.is_empty()
+        && host
+            .bytes()
+            .all(|b| b.is_ascii_graphic() && !b"/?#@\\,\"'*".contains(&b));
+    if !is_scheme || !is_host || origin.len() > 512 {
+        return Err(FORM);
+    }
+    let names_default =
+        |of: &str, port: &str| scheme.eq_ignore_ascii_case(of) && host.ends_with(port);
+    if names_default("https", ":443") || names_default("http", ":80") {
+        return Err(PORT);
+    }
+    Ok(())
 }
 
 fn refusal(field: &str, message: &str) -> ConfigError {

@@ -8,8 +8,11 @@ mod relay;
 #[cfg(test)]
 mod tests;
 
+pub use check::check_origin;
+/// A network in CIDR notation, as `10.0.0.0/8`.
+pub use ipnet::IpNet;
 pub use limits::Limits;
 pub use relay::{
     ConfigError, FleetRef, IndexConfig, LogConfig, NatsClient, RegionLog, RelayConfig, RelayInfo,
-    TracingConfig,
+    TlsFiles, TracingConfig,
 };

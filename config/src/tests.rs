@@ -4,7 +4,7 @@ use proptest::prelude::*;
 
 use crate::{
     FleetRef, IndexConfig, Limits, LogConfig, NatsClient, RegionLog, RelayConfig, RelayInfo,
-    TracingConfig,
+    TlsFiles, TracingConfig, check_origin,
 };
 
 /// The least that a relay needs.
@@ -51,6 +51,10 @@ fn the_least_file_takes_every_default() {
     assert_eq!(config.limits, Limits::default());
     assert_eq!(config.info, RelayInfo::default());
     assert_eq!((config.sweeper, config.tracing), (false, None));
+    assert_eq!(
+        (config.tls, config.trusted_proxies, config.allowed_origins),
+        (None, Vec::new(), Vec::new())
+    );
     assert_eq!(
         (
             config.log.regions[0].message_shards,
@@ -194,6 +198,75 @@ fn refusals_of_optional_parts_and_unknown_fields_name_their_field() {
 }
 
 #[test]
+fn refusals_of_what_stands_in_front_name_their_field() {
+    let origins = vec!["https://x.example.org"; 65].join(", ");
+    for (inserted, expected) in [
+        (
+            "limits: {ping_interval_seconds: 4}",
+            "limits.ping_interval_seconds: is 4, must be 5 to 3600",
+        ),
+        (
+            "limits: {ping_interval_seconds: 60, idle_timeout_seconds: 60}",
+            "limits.idle_timeout_seconds: is 60, must be 61 to 86400",
+        ),
+        (
+            "tls: {cert_file: '', key_file: /k}",
+            "tls.cert_file: must not be empty",
+        ),
+        ("tls: {cert_file: /c}", "tls: missing field `key_file`"),
+        (
+            "trusted_proxies: [10.0.0.0/8, 10.0.0.1]",
+            "trusted_proxies[1]: ",
+        ),
+        ("trusted_proxies: [10.0.0.0/33]", "trusted_proxies[0]: "),
+        (
+            "allowed_origins: ['https://x.example.org', x.example.org]",
+            "allowed_origins[1]: must be an origin as browsers send it",
+        ),
+        (
+            "allowed_origins: ['https://x.example.org:443']",
+            "allowed_origins[0]: must not name the port",
+        ),
+        (
+            &format!("allowed_origins: [{origins}]"),
+            "allowed_origins: has 65 entries, the limit is 64",
+        ),
+    ] {
+        names_its_field("index: {", &format!("{inserted}\nindex: {{"), expected);
+    }
+}
+
+#[test]
+fn an_origin_is_what_a_browser_sends() {
+    for origin in [
+        "https://chat.example.org",
+        "http://localhost:3000",
+        "http://[::1]:3000",
+        "HTTPS://Chat.example.org:8443",
+        "capacitor://localhost",
+        "chrome-extension://abcdefgh",
+        "http://example.org:443",
+    ] {
+        assert_eq!(check_origin(origin), Ok(()), "{origin}");
+    }
+    for origin in [
+        "",
+        "*",
+        "null",
+        "example.org",
+        "://example.org",
+        "https://",
+        "https://*.example.org",
+        "https://example.org/",
+        "https://example.org, https://b.example",
+        "https://user@example.org",
+        "http://example.org:80",
+    ] {
+        assert!(check_origin(origin).is_err(), "{origin}");
+    }
+}
+
+#[test]
 fn text_that_is_no_mapping_is_refused() {
     for text in ["", "hello", "[1]", "fleet: [", "\u{0}"] {
         assert!(RelayConfig::from_yaml(text).is_err(), "{text:?}");
@@ -215,11 +288,20 @@ fn the_file_that_is_written_names_every_default() {
 
 /// A relay of an earlier version refuses fields that it does not know.
 #[test]
-fn proof_of_work_is_written_only_when_it_is_asked_for() {
-    let mut config = minimal();
-    assert!(!config.to_yaml().contains("min_pow_difficulty"));
-    config.limits.min_pow_difficulty = 20;
-    assert!(config.to_yaml().contains("  min_pow_difficulty: 20\n"));
+fn later_settings_are_written_only_when_they_are_asked_for() {
+    let (plain, all) = (minimal().to_yaml(), complete().to_yaml());
+    for setting in [
+        "  min_pow_difficulty: 20\n",
+        "  ping_interval_seconds: 30\n",
+        "  idle_timeout_seconds: 90\n",
+        "tls:\n",
+        "trusted_proxies:\n- 10.0.0.0/8\n- 2001:db8::/32\n",
+        "allowed_origins:\n- https://chat.example.org\n",
+    ] {
+        let name = setting.trim_start().split(':').next().unwrap();
+        assert!(!plain.contains(name), "{name}");
+        assert!(all.contains(setting), "{setting} in\n{all}");
+    }
 }
 
 /// Every setting with a value, so that each is written.
@@ -238,6 +320,16 @@ fn complete() -> RelayConfig {
         posting_policy: url(),
     };
     config.limits.min_pow_difficulty = 20;
+    config.limits.ping_interval_seconds = 30;
+    config.limits.idle_timeout_seconds = 90;
+    config.tls = Some(TlsFiles {
+        cert_file: "/tls.crt".into(),
+        key_file: "/tls.key".into(),
+    });
+    config.trusted_proxies = ["10.0.0.0/8", "2001:db8::/32"]
+        .map(|network| network.parse().unwrap())
+        .into();
+    config.allowed_origins = vec!["https://chat.example.org".to_owned()];
     config.tracing = Some(TracingConfig {
         otlp_endpoint: "http://127.0.0.1:4317".to_owned(),
         sample_ratio: 0.5,
@@ -299,6 +391,14 @@ fn limits_info_and_other_regions_change_live_and_the_rest_restarts() {
     assert!(!change(|_| ()));
     assert!(!change(|new| new.limits.max_filters = 3));
     assert!(!change(|new| new.limits.min_pow_difficulty = 20));
+    assert!(!change(|new| new.limits.ping_interval_seconds = 20));
+    assert!(!change(|new| new
+        .trusted_proxies
+        .push("10.0.0.0/8".parse().unwrap())));
+    assert!(!change(|new| new
+        .allowed_origins
+        .push("https://x.example.org".to_owned())));
+    assert!(change(|new| new.tls = complete().tls));
     assert!(!change(|new| new.info.name = Some("x".to_owned())));
     assert!(!change(|new| drop(new.log.regions.pop())));
     assert!(change(|new| new.log.regions[0].generation = 2));
@@ -320,6 +420,7 @@ fn any_limits() -> impl Strategy<Value = Limits> {
         0.0..=1.0_f64,
         0..=8_u64,
         0..=64_u32,
+        5..=3_600_u64,
     )
         .prop_map(
             |(
@@ -330,6 +431,7 @@ fn any_limits() -> impl Strategy<Value = Limits> {
                 share,
                 drain_seconds,
                 min_pow_difficulty,
+                ping_interval_seconds,
             )| Limits {
                 max_message_length,
                 max_limit,
@@ -340,6 +442,8 @@ fn any_limits() -> impl Strategy<Value = Limits> {
                 unauthenticated_log_share: share,
                 drain_seconds,
                 min_pow_difficulty,
+                ping_interval_seconds,
+                idle_timeout_seconds: ping_interval_seconds * 3,
                 ..Limits::default()
             },
         )
@@ -435,6 +539,15 @@ fn any_config() -> impl Strategy<Value = RelayConfig> {
                     ca_file: sweeper.then(|| path.clone().into()),
                 },
                 keyring_file: path.clone().into(),
+                tls: sweeper.then(|| TlsFiles {
+                    cert_file: path.clone().into(),
+                    key_file: path.clone().into(),
+                }),
+                trusted_proxies: vec![
+                    crate::IpNet::new(v4.into(), 20).unwrap(),
+                    crate::IpNet::new(bytes.into(), 48).unwrap(),
+                ],
+                allowed_origins: vec![format!("https://{name}.example.org")],
                 index: IndexConfig {
                     dir: path.into(),
                     max_bytes,
