@@ -64,6 +64,12 @@ pub struct Metrics {
     pub connections: Gauge,
     /// Most WebSocket connections that may be open.
     pub connections_limit: Gauge,
+    /// Files that this process may have open.
+    pub open_files_limit: Gauge,
+    /// Files that it has open when all connections that may be open are.
+    pub open_files_wanted: Gauge,
+    /// Connections that the system could not accept.
+    pub accept_failures: Counter,
     /// Bytes waiting in all out-queues.
     pub out_queue_bytes: Gauge,
     /// Open subscriptions.
@@ -212,6 +218,21 @@ impl Metrics {
                 r,
                 "ws_connections_limit",
                 "WebSocket connections that may be open (limits.max_connections)",
+            ),
+            open_files_limit: gauge(
+                r,
+                "open_files_limit",
+                "Files that this process may have open; less than nj_open_files_wanted is too few",
+            ),
+            open_files_wanted: gauge(
+                r,
+                "open_files_wanted",
+                "Files that are open when as many clients are connected as may be (limits.max_connections)",
+            ),
+            accept_failures: counter(
+                r,
+                "accept_failures",
+                "Attempts to accept a connection that the system refused, as with too many open files",
             ),
             out_queue_bytes: gauge(r, "ws_out_queue_bytes", "Bytes waiting in all out-queues"),
             subscriptions: gauge(r, "subscriptions", "Open subscriptions"),

@@ -22,7 +22,7 @@ use tokio_util::sync::CancellationToken;
 use crate::admission::{Admission, VerifierOptions};
 use crate::cursor::Cursors;
 use crate::event::Event;
-use crate::http::{self, PublicPort};
+use crate::http::{self, PublicPort, Tls};
 use crate::index::{Index, IndexError, IndexOptions, OpenedAs};
 use crate::index_metrics::IndexMetrics;
 use crate::live::Live;
@@ -162,6 +162,7 @@ impl Server {
         let readiness = Readiness::starting();
         let metrics = Arc::new(Metrics::new());
         let stop = CancellationToken::new();
+        let tls = open_tls(&settings, &metrics, &stop)?;
         let admin_port = bind("admin", settings.admin).await?;
         let public_port = bind("listen", settings.listen).await?;
         let state = Box::new(ReadinessMetrics(readiness.clone()));
@@ -201,12 +202,14 @@ impl Server {
             index: index.clone(),
             live,
             publisher: Arc::new(log.publisher()),
-            metrics,
+            metrics: Arc::clone(&metrics),
             readiness: readiness.clone(),
             admission: Arc::clone(&admission),
             cursors: Cursors::new(log.keys(), settings.fleet.id),
         });
-        let public = http::serve(public_port, services, Timings::default()).map_err(no_listener)?;
+        let secure = tls.is_some();
+        let timings = Timings::default();
+        let public = http::serve(public_port, tls, services, timings).map_err(no_listener)?;
         tokio::spawn(reload::watch(
             path,
             Arc::clone(&config),
@@ -214,12 +217,14 @@ impl Server {
             hangups,
             stop.clone(),
         ));
-        tokio::spawn(follow_reloads(Arc::clone(&config), admission, reloads));
+        let following = follow_reloads(Arc::clone(&config), admission, metrics, reloads);
+        tokio::spawn(following);
         readiness.clear("start");
         tracing::info!(
             relay = settings.name,
             region = %settings.region,
             listen = %public.address(),
+            tls = secure,
             admin = %settings.admin,
             "serving"
         );
@@ -263,6 +268,21 @@ impl Server {
     }
 }
 
+/// Reads the certificate of the public port and watches it until `stop`.
+fn open_tls(
+    config: &RelayConfig,
+    metrics: &Metrics,
+    stop: &CancellationToken,
+) -> Result<Option<Tls>, ServerError> {
+    let Some(files) = &config.tls else {
+        return Ok(None);
+    };
+    let opened = http::open_tls(files, metrics);
+    let (watch, tls) = opened.map_err(|error| ServerError::Config(error.to_string()))?;
+    tokio::spawn(watch.run(stop.clone()));
+    Ok(Some(tls))
+}
+
 async fn bind(field: &'static str, address: SocketAddr) -> Result<TcpListener, ServerError> {
     TcpListener::bind(address)
         .await
@@ -303,9 +323,16 @@ fn log_metrics(metrics: &Metrics) -> LogMetrics {
 async fn follow_reloads(
     config: Arc<ArcSwap<RelayConfig>>,
     admission: Arc<Admission>,
+    metrics: Arc<Metrics>,
     mut reloads: watch::Receiver<u64>,
 ) {
+    let mut connections = config.load().limits.max_connections;
     while reloads.changed().await.is_ok() {
-        admission.reconfigure(config.load_full());
+        let now = config.load_full();
+        let before = std::mem::replace(&mut connections, now.limits.max_connections);
+        if connections != before {
+            http::raise_file_limit(connections, &metrics);
+        }
+        admission.reconfigure(now);
     }
 }

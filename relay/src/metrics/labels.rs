@@ -34,6 +34,8 @@ closed_label!(
         relay_full,
         /// This address holds as many connections as it may.
         address_full,
+        /// A web page of an origin that is not allowed.
+        origin_refused,
         /// The relay is draining.
         not_ready,
         /// The request was no valid upgrade.

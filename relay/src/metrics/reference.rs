@@ -5,6 +5,7 @@ use std::fmt::{self, Write};
 
 use super::Metrics;
 use super::state::{KeyFigures, ReadinessMetrics};
+use crate::http::{CertificateMetrics, TlsMetrics};
 use crate::index::IndexStats;
 use crate::index_metrics::IndexFigures;
 use crate::log::{LogMetrics, Readiness};
@@ -50,6 +51,8 @@ pub fn reference_markdown() -> Result<String, fmt::Error> {
         registry.register_collector(Box::new(KeyFigures::default()));
         registry.register_collector(Box::new(IndexFigures(IndexStats::default())));
         LogMetrics::register(registry).show_all();
+        CertificateMetrics::register(registry);
+        TlsMetrics::register(registry);
     });
     let mut page = TOP.to_owned();
     for (name, row) in rows(&metrics.encode()?) {

@@ -44,6 +44,9 @@ impl Relay {
             listen: address(listen),
             admin: address(free_port()),
             public_urls: vec![format!("ws://127.0.0.1:{listen}")],
+            tls: None,
+            trusted_proxies: Vec::new(),
+            allowed_origins: Vec::new(),
             nats: NatsClient {
                 servers: nats.addresses(),
                 nkey_seed_file: dir.join("nats.seed"),

@@ -204,7 +204,14 @@ impl Relay {
         };
         let services = Services::within(parts, bounds);
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
-        let port = http::serve(listener, services.clone(), timings).expect("a listener");
+        let files = services.config.load().tls.clone();
+        let tls = files.map(|files| {
+            let opened = http::open_tls(&files, &services.metrics);
+            let (watch, tls) = opened.expect("a certificate");
+            tokio::spawn(watch.run(services.drain.clone()));
+            tls
+        });
+        let port = http::serve(listener, tls, services.clone(), timings).expect("a listener");
         Self {
             port,
             services,
@@ -222,14 +229,13 @@ impl Relay {
         let (socket, _) = tokio_tungstenite::connect_async(self.url())
             .await
             .expect("a handshake");
-        let mut client = Client {
-            socket,
-            challenge: String::new(),
-        };
-        let challenge = client.receive().await;
-        assert_eq!(challenge[0], "AUTH");
-        client.challenge = challenge[1].as_str().expect("a challenge").to_owned();
-        client
+        Client::greeted(socket).await
+    }
+
+    /// Whether the metrics have this line.
+    pub(super) fn shows(&self, line: &str) -> bool {
+        let text = self.services.metrics.encode().expect("text");
+        text.lines().any(|found| found == line)
     }
 
     /// A client on which these keys have authenticated.
@@ -271,6 +277,18 @@ pub(super) struct Client {
 }
 
 impl Client {
+    /// Reads the challenge.
+    pub(super) async fn greeted(socket: WebSocketStream<MaybeTlsStream<TcpStream>>) -> Self {
+        let mut client = Self {
+            socket,
+            challenge: String::new(),
+        };
+        let challenge = client.receive().await;
+        assert_eq!(challenge[0], "AUTH");
+        client.challenge = challenge[1].as_str().expect("a challenge").to_owned();
+        client
+    }
+
     pub(super) async fn send(&mut self, message: Value) {
         self.send_text(&message.to_string()).await;
     }
