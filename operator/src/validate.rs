@@ -5,7 +5,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use nightjar_config::{Limits, RelayInfo, TracingConfig};
+use nightjar_config::{IpNet, Limits, RelayInfo, TracingConfig, check_origin};
 use nightjar_envelope::RegionName;
 
 use crate::crd::{
@@ -37,6 +37,12 @@ pub struct ValidFleet {
     pub info: RelayInfo,
     /// What clients may ask of a relay.
     pub limits: Limits,
+    /// Secret with the certificate that the relays serve. Only Kubernetes knows Secrets.
+    pub relay_tls_secret: Option<String>,
+    /// Networks of the proxies in front of the relays.
+    pub trusted_proxies: Vec<IpNet>,
+    /// Origins of web pages that may connect; every one if empty.
+    pub allowed_origins: Vec<String>,
     /// Where relays send traces.
     pub tracing: Option<TracingConfig>,
     /// Container images that were asked for.
@@ -167,6 +173,8 @@ pub fn validate(cluster: &RelayCluster) -> Result<ValidFleet, Vec<FieldError>> {
         check_storage(&regions, bytes, &mut errors);
     }
     let rollout = rollout_of(&cluster.spec.rollout, &mut errors);
+    let trusted_proxies = networks_of(&cluster.spec.relay.trusted_proxies, &mut errors);
+    check_origins(&cluster.spec.relay.allowed_origins, &mut errors);
     let (Some(max_bytes_per_region), Some(message_retention), true) =
         (max_bytes_per_region, message_retention, errors.is_empty())
     else {
@@ -180,6 +188,14 @@ pub fn validate(cluster: &RelayCluster) -> Result<ValidFleet, Vec<FieldError>> {
         message_retention,
         info: info_of(&cluster.spec.relay.info),
         limits: cluster.spec.relay.limits.to_config(),
+        relay_tls_secret: cluster
+            .spec
+            .relay
+            .tls
+            .as_ref()
+            .map(|tls| tls.secret_name.clone()),
+        trusted_proxies,
+        allowed_origins: cluster.spec.relay.allowed_origins.clone(),
         tracing: cluster.spec.tracing.as_ref().map(tracing_of),
         images: cluster.spec.images.clone(),
         rollout,
@@ -394,6 +410,34 @@ fn info_of(info: &RelayInfoSpec) -> RelayInfo {
         terms_of_service,
         privacy_policy,
         posting_policy,
+    }
+}
+
+fn networks_of(asked: &[String], errors: &mut Vec<FieldError>) -> Vec<IpNet> {
+    let mut networks = Vec::new();
+    for (index, text) in asked.iter().enumerate() {
+        match text.parse() {
+            Ok(network) => networks.push(network),
+            Err(_) => errors.push(FieldError::new(
+                format!("spec.relay.trustedProxies[{index}]"),
+                format!(
+                    "must be a network in CIDR notation, as 10.0.0.0/8 or 192.0.2.7/32, is {}",
+                    quote(text)
+                ),
+            )),
+        }
+    }
+    networks
+}
+
+fn check_origins(asked: &[String], errors: &mut Vec<FieldError>) {
+    for (index, origin) in asked.iter().enumerate() {
+        if let Err(message) = check_origin(origin) {
+            errors.push(FieldError::new(
+                format!("spec.relay.allowedOrigins[{index}]"),
+                format!("{message}; is {}", quote(origin)),
+            ));
+        }
     }
 }
 

@@ -54,7 +54,7 @@ fn every_setting_of_a_file_arrives() {
     let fleet = from_yaml(&file(
         "  regions: [{name: a, relays: {replicas: 2}, nats: {replicas: 1, storage: 2Gi}, publicURL: 'wss://a.example.org'}]\n  \
          log: {maxBytesPerRegion: 256Mi, retention: {messages: 5w}}\n  \
-         relay: {info: {name: N, contact: 'mailto:x@example.org'}, limits: {maxFilters: 7, minPowDifficulty: 16, unauthenticatedLogPercent: 10}}\n  \
+         relay: {info: {name: N, contact: 'mailto:x@example.org'}, limits: {maxFilters: 7, minPowDifficulty: 16, unauthenticatedLogPercent: 10, pingIntervalSeconds: 20}, tls: {secretName: s}, trustedProxies: [10.0.0.0/8], allowedOrigins: ['https://x.example.org']}\n  \
          tracing: {otlpEndpoint: 'http://127.0.0.1:4317', samplePercent: 50}",
     ))
     .unwrap();
@@ -83,6 +83,16 @@ fn every_setting_of_a_file_arrives() {
         ),
         (7, 16, 0.1)
     );
+    assert_eq!(
+        (
+            fleet.limits.ping_interval_seconds,
+            fleet.limits.idle_timeout_seconds
+        ),
+        (20, 150)
+    );
+    assert_eq!(fleet.relay_tls_secret.as_deref(), Some("s"));
+    assert_eq!(fleet.trusted_proxies, ["10.0.0.0/8".parse().unwrap()]);
+    assert_eq!(fleet.allowed_origins, ["https://x.example.org"]);
     assert_eq!(
         (fleet.info.name.as_deref(), fleet.info.icon),
         (Some("N"), None)
@@ -241,6 +251,30 @@ fn a_setting_that_will_not_do_is_refused_by_its_field() {
         (
             with("relay: {info: {pubkey: abc}}"),
             "spec.relay.info.pubkey: must have 64 characters, has 3",
+        ),
+        (
+            with("relay: {limits: {idleTimeoutSeconds: 30}}"),
+            "spec.relay.limits.idleTimeoutSeconds: idleTimeoutSeconds must be more than pingIntervalSeconds",
+        ),
+        (
+            with("relay: {tls: {}}"),
+            "spec.relay.tls.secretName: is missing",
+        ),
+        (
+            with("relay: {trustedProxies: [10.0.0.0/8, 10.0.0.1]}"),
+            "spec.relay.trustedProxies[1]: ",
+        ),
+        (
+            with("relay: {trustedProxies: [10.0.0.0/33]}"),
+            "spec.relay.trustedProxies[0]: must be a network in CIDR notation",
+        ),
+        (
+            with("relay: {allowedOrigins: ['https://x.example.org/chat']}"),
+            "spec.relay.allowedOrigins[0]: ",
+        ),
+        (
+            with("relay: {allowedOrigins: ['https://x.example.org:443']}"),
+            "spec.relay.allowedOrigins[0]: must not name the port",
         ),
         (with("tracing: {}"), "spec.tracing.otlpEndpoint: is missing"),
     ]);

@@ -16,7 +16,7 @@ const MAX_REGIONS: u64 = 16;
 /// The relay's `relay.yaml`.
 pub(super) fn config(plan: &Planner<'_>, id: &ProcessId) -> ProcessText {
     let config = relay_config(plan, id);
-    // What a running relay takes over (other regions, info, limits) is left out of the part that needs a restart.
+    // What a running relay takes over is left out of the part that needs a restart.
     let mut fixed = config.clone();
     fixed
         .log
@@ -24,6 +24,8 @@ pub(super) fn config(plan: &Planner<'_>, id: &ProcessId) -> ProcessText {
         .retain(|region| region.region == id.region);
     fixed.info = RelayInfo::default();
     fixed.limits = Limits::default();
+    fixed.trusted_proxies = Vec::new();
+    fixed.allowed_origins = Vec::new();
     let head = format!("# {id}. Written by nightjar-operator; changes here are lost.\n");
     ProcessText {
         full: format!("{head}{}", config.to_yaml()),
@@ -54,6 +56,9 @@ fn relay_config(plan: &Planner<'_>, id: &ProcessId) -> RelayConfig {
         listen: plan.listen(id, Port::Relay),
         admin: plan.listen(id, Port::Admin),
         public_urls,
+        tls: plan.relay_tls(id),
+        trusted_proxies: fleet.trusted_proxies.clone(),
+        allowed_origins: fleet.allowed_origins.clone(),
         nats: NatsClient {
             servers: plan.nats_urls(&id.region),
             nkey_seed_file: plan.path(id, &FileRef::Seed(Credential::Relay, SeedForm::Plain)),

@@ -46,6 +46,8 @@ fn file_name(file: &FileRef) -> String {
         FileRef::Authority(of) => format!("{}.ca.pem", issuer(of)),
         FileRef::Certificate(of) => format!("{}.pem", issuer(of)),
         FileRef::PrivateKey(of) => format!("{}.key", issuer(of)),
+        FileRef::PublicCertificate => "public.crt".to_owned(),
+        FileRef::PublicKey => "public.key".to_owned(),
     }
 }
 
