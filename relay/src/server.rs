@@ -72,6 +72,12 @@ pub enum ServerError {
     },
 }
 
+impl ServerError {
+    fn system(what: &'static str, source: std::io::Error) -> Self {
+        Self::System { what, source }
+    }
+}
+
 impl From<LogError> for ServerError {
     fn from(error: LogError) -> Self {
         match error {
@@ -127,10 +133,7 @@ impl Signals {
 }
 
 fn caught(kind: SignalKind) -> Result<Signal, ServerError> {
-    signal(kind).map_err(|source| ServerError::System {
-        what: "signals",
-        source,
-    })
+    signal(kind).map_err(|source| ServerError::system("signals", source))
 }
 
 /// A running relay.
@@ -142,13 +145,6 @@ struct Server {
     index: Index,
     /// Ends what only watches: the configuration file and the admin port.
     stop: CancellationToken,
-}
-
-fn no_listener(source: std::io::Error) -> ServerError {
-    ServerError::System {
-        what: "listen",
-        source,
-    }
 }
 
 impl Server {
@@ -207,9 +203,8 @@ impl Server {
             admission: Arc::clone(&admission),
             cursors: Cursors::new(log.keys(), settings.fleet.id),
         });
-        let secure = tls.is_some();
-        let timings = Timings::default();
-        let public = http::serve(public_port, tls, services, timings).map_err(no_listener)?;
+        let public = http::serve(public_port, tls, services, Timings::default());
+        let public = public.map_err(|source| ServerError::system("listen", source))?;
         tokio::spawn(reload::watch(
             path,
             Arc::clone(&config),
@@ -224,7 +219,7 @@ impl Server {
             relay = settings.name,
             region = %settings.region,
             listen = %public.address(),
-            tls = secure,
+            tls = settings.tls.is_some(),
             admin = %settings.admin,
             "serving"
         );
@@ -302,10 +297,7 @@ async fn open_index(config: &RelayConfig) -> Result<(Index, OpenedAs), ServerErr
     };
     let opened = tokio::task::spawn_blocking(move || Index::open(&options))
         .await
-        .map_err(|error| ServerError::System {
-            what: "index",
-            source: std::io::Error::other(error),
-        })??;
+        .map_err(|error| ServerError::system("index", std::io::Error::other(error)))??;
     match &opened.1 {
         OpenedAs::Resumed => tracing::info!("the index goes on where it was"),
         OpenedAs::Fresh(reason) => tracing::info!(%reason, "the index is filled from the log"),

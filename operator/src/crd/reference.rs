@@ -50,7 +50,9 @@ fn section(page: &mut String, path: &str, map: &Value) {
     for (name, field) in fields {
         match field["type"].as_str() {
             Some("object") => section(page, &format!("{path}.{name}"), field),
-            Some("array") => section(page, &format!("{path}.{name}[]"), &field["items"]),
+            Some("array") if field["items"]["type"] == "object" => {
+                section(page, &format!("{path}.{name}[]"), &field["items"]);
+            }
             _ => {}
         }
     }
@@ -66,6 +68,9 @@ fn facts(field: &Value, required: bool) -> String {
     facts.extend(range("minimum", "maximum", ""));
     facts.extend(range("minItems", "maxItems", " entries"));
     facts.extend(range("minLength", "maxLength", " characters"));
+    if field["type"] == "array" && field["items"]["type"] != "object" {
+        facts.push(format!("each {}", self::facts(&field["items"], false)));
+    }
     if let Some(choices) = field["enum"].as_array() {
         facts.push(
             choices
