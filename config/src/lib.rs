@@ -2,12 +2,14 @@
 //!
 //! Every setting, with unit, range and default, is in `docs/reference/relay-config.md`.
 
+mod admission;
 mod check;
 mod limits;
 mod relay;
 #[cfg(test)]
 mod tests;
 
+pub use admission::{AdmissionConfig, KindAccess, ManagementConfig, WriteAccess};
 pub use limits::Limits;
 pub use relay::{
     ConfigError, FleetRef, IndexConfig, LogConfig, NatsClient, RegionLog, RelayConfig, RelayInfo,

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use nightjar_envelope::{FleetId, MESSAGE_SHARDS, RegionName, STATE_SHARDS};
 use serde::{Deserialize, Serialize};
 
+use crate::admission::{AdmissionConfig, ManagementConfig};
 use crate::limits::Limits;
 
 /// Why a relay's settings were refused.
@@ -57,6 +58,12 @@ pub struct RelayConfig {
     /// What a client may ask of the relay.
     #[serde(default)]
     pub limits: Limits,
+    /// Whose events the relay takes. Written only when it differs from the default.
+    #[serde(default, skip_serializing_if = "AdmissionConfig::is_default")]
+    pub admission: AdmissionConfig,
+    /// Who may manage the relay (NIP-86); nobody unless set.
+    #[serde(default, skip_serializing_if = "ManagementConfig::is_default")]
+    pub management: ManagementConfig,
     /// Where to send traces; none unless set.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tracing: Option<TracingConfig>,
@@ -199,13 +206,16 @@ impl RelayConfig {
         serde_yaml::to_string(self).expect("settings are plain maps, lists and scalars")
     }
 
-    /// Whether going from `old` to `new` needs a restart. The known regions, `info` and `limits` change live; everything else does not.
+    /// Whether going from `old` to `new` needs a restart. The known regions, `info`, `limits`, `admission` and `management` change live;
+    /// everything else does not.
     #[must_use]
     pub fn restart_required(old: &Self, new: &Self) -> bool {
         let mut live = old.clone();
         live.log.regions.clone_from(&new.log.regions);
         live.info.clone_from(&new.info);
         live.limits.clone_from(&new.limits);
+        live.admission.clone_from(&new.admission);
+        live.management.clone_from(&new.management);
         let own_generation_moved = old.log.region(&old.region) != new.log.region(&new.region);
         live != *new || own_generation_moved
     }

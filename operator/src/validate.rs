@@ -5,7 +5,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use nightjar_config::{Limits, RelayInfo, TracingConfig};
+use nightjar_config::{AdmissionConfig, Limits, ManagementConfig, RelayInfo, TracingConfig};
 use nightjar_envelope::RegionName;
 
 use crate::crd::{
@@ -37,6 +37,10 @@ pub struct ValidFleet {
     pub info: RelayInfo,
     /// What clients may ask of a relay.
     pub limits: Limits,
+    /// Whose events the relays take.
+    pub admission: AdmissionConfig,
+    /// Who may manage them.
+    pub management: ManagementConfig,
     /// Where relays send traces.
     pub tracing: Option<TracingConfig>,
     /// Container images that were asked for.
@@ -180,6 +184,8 @@ pub fn validate(cluster: &RelayCluster) -> Result<ValidFleet, Vec<FieldError>> {
         message_retention,
         info: info_of(&cluster.spec.relay.info),
         limits: cluster.spec.relay.limits.to_config(),
+        admission: cluster.spec.relay.admission.to_config(),
+        management: cluster.spec.relay.management.to_config(),
         tracing: cluster.spec.tracing.as_ref().map(tracing_of),
         images: cluster.spec.images.clone(),
         rollout,

@@ -90,7 +90,7 @@ fn on_change(path: &Path, config: &ArcSwap<RelayConfig>) -> bool {
     }
     if RelayConfig::restart_required(&old, &new) {
         tracing::warn!(
-            "the configuration file has changes that need a restart; the regions of the log, info and limits are taken over now"
+            "the configuration file has changes that need a restart; the regions of the log, info, limits, admission and management are taken over now"
         );
     }
     let mut merged = RelayConfig::clone(&old);
@@ -104,6 +104,8 @@ fn on_change(path: &Path, config: &ArcSwap<RelayConfig>) -> bool {
     }
     merged.info = new.info;
     merged.limits = new.limits;
+    merged.admission = new.admission;
+    merged.management = new.management;
     if *old == merged {
         return false;
     }

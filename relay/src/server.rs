@@ -29,6 +29,7 @@ use crate::log::{
     Log, LogError, LogMetrics, LogOptions, PublishContext, PublishError, Published, Publisher,
     Readiness, Waiting,
 };
+use crate::management::record::SignedChange;
 use crate::metrics::Metrics;
 use crate::metrics::state::{KeyMetrics, ReadinessMetrics};
 use crate::session::{Parts, Publish, Services};
@@ -87,6 +88,14 @@ impl Publish for Publisher {
         context: PublishContext,
     ) -> BoxFuture<'_, Result<Published, PublishError>> {
         Self::publish(self, event, context).boxed()
+    }
+
+    fn publish_change(
+        &self,
+        change: Arc<SignedChange>,
+        context: PublishContext,
+    ) -> BoxFuture<'_, Result<bool, PublishError>> {
+        Self::publish_change(self, change, context).boxed()
     }
 }
 

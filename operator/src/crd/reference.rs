@@ -50,7 +50,10 @@ fn section(page: &mut String, path: &str, map: &Value) {
     for (name, field) in fields {
         match field["type"].as_str() {
             Some("object") => section(page, &format!("{path}.{name}"), field),
-            Some("array") => section(page, &format!("{path}.{name}[]"), &field["items"]),
+            // The entries of a list of plain values are explained with the list.
+            Some("array") if field["items"]["type"] == "object" => {
+                section(page, &format!("{path}.{name}[]"), &field["items"])
+            }
             _ => {}
         }
     }

@@ -1,7 +1,8 @@
 //! The configuration of one relay, as `nightjar-config` defines it.
 
 use nightjar_config::{
-    FleetRef, IndexConfig, Limits, LogConfig, NatsClient, RegionLog, RelayConfig, RelayInfo,
+    AdmissionConfig, FleetRef, IndexConfig, Limits, LogConfig, ManagementConfig, NatsClient,
+    RegionLog, RelayConfig, RelayInfo,
 };
 use nightjar_envelope::{MESSAGE_SHARDS, STATE_SHARDS};
 
@@ -16,7 +17,7 @@ const MAX_REGIONS: u64 = 16;
 /// The relay's `relay.yaml`.
 pub(super) fn config(plan: &Planner<'_>, id: &ProcessId) -> ProcessText {
     let config = relay_config(plan, id);
-    // What a running relay takes over (other regions, info, limits) is left out of the part that needs a restart.
+    // What a running relay takes over (other regions, info, limits, admission, management) is left out of the part that needs a restart.
     let mut fixed = config.clone();
     fixed
         .log
@@ -24,6 +25,8 @@ pub(super) fn config(plan: &Planner<'_>, id: &ProcessId) -> ProcessText {
         .retain(|region| region.region == id.region);
     fixed.info = RelayInfo::default();
     fixed.limits = Limits::default();
+    fixed.admission = AdmissionConfig::default();
+    fixed.management = ManagementConfig::default();
     let head = format!("# {id}. Written by nightjar-operator; changes here are lost.\n");
     ProcessText {
         full: format!("{head}{}", config.to_yaml()),
@@ -82,6 +85,8 @@ fn relay_config(plan: &Planner<'_>, id: &ProcessId) -> RelayConfig {
         },
         info: fleet.info.clone(),
         limits: fleet.limits.clone(),
+        admission: fleet.admission.clone(),
+        management: fleet.management.clone(),
         tracing: fleet.tracing.clone(),
     }
 }

@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use super::{FreshReason, IndexError, IndexOptions};
 
 /// Version of the tables' format. Another version is rebuilt from the log.
-pub(super) const FORMAT: u32 = 1;
+pub(super) const FORMAT: u32 = 2;
 
 const MARKER: &str = "marker.json";
 const LOCK: &str = "lock";

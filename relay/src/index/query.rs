@@ -17,7 +17,7 @@ use super::plan::plan;
 use super::record::Record;
 use super::rules::Clock;
 use super::scan::Scan;
-use super::{Batch, BatchLimits, CountBatch, Found, Index, IndexError, PlaceBatch};
+use super::{Batch, BatchLimits, CountBatch, Found, Index, IndexError, PlaceBatch, lists};
 use crate::event::{EventId, class_of};
 use crate::filter::Filter;
 use crate::visibility::{Permit, Readers, may_read_audience};
@@ -38,6 +38,8 @@ pub struct Query {
     heap: BinaryHeap<Reverse<(Place, usize)>>,
     /// Places looked at so far, whether they matched or not.
     looked_at: u64,
+    /// Whether there may be bans, as of the batch under way.
+    has_bans: bool,
 }
 
 /// One move of a query.
@@ -77,6 +79,7 @@ impl Query {
             primed: 0,
             heap: BinaryHeap::new(),
             looked_at: 0,
+            has_bans: false,
         })
     }
 
@@ -129,8 +132,8 @@ impl Query {
         Ok(PlaceBatch { places, done })
     }
 
-    /// How many places it has looked at in all its batches: what it cost. Only what its readers may read is ever looked at,
-    /// so that this tells nothing of anything else.
+    /// How many places it has looked at in all its batches: what it cost. Only what its readers may read, or might but for a ban, is ever
+    /// looked at, so that this tells nothing of anything else.
     pub fn looked_at(&self) -> u64 {
         self.looked_at
     }
@@ -144,6 +147,7 @@ impl Query {
         let started = Instant::now();
         let index = self.index.clone();
         let txn = index.read_txn()?;
+        self.has_bans = lists::has_bans(index.tables(), &txn)?;
         loop {
             let step = if self.prime_one(&txn)? {
                 Step::Nothing
@@ -250,10 +254,14 @@ impl Query {
         if self.clock.is_expired(record.expiration) {
             return Ok(false);
         }
+        let tables = self.index.tables();
+        if self.has_bans && lists::hides(tables, txn, id, &record.pubkey, &record.audience)? {
+            return Ok(false);
+        }
         if class_of(record.kind) != Class::Messages {
             return Ok(true);
         }
-        let log_time_ms = placement::log_time(self.index.tables(), txn, id)?;
+        let log_time_ms = placement::log_time(tables, txn, id)?;
         Ok(!self.clock.is_aged_out(log_time_ms))
     }
 

@@ -9,7 +9,7 @@ use serde_json::value::RawValue;
 use tracing::Instrument;
 
 use super::{Services, Session, unix_millis};
-use crate::admission::{InFlightPermit, Refusal};
+use crate::admission::{InFlightPermit, ListRules, Refusal};
 use crate::event::{Event, kind};
 use crate::index::{Index, Known};
 use crate::live::SharedReaders;
@@ -17,6 +17,7 @@ use crate::log::{PublishContext, Published};
 use crate::message;
 use crate::metrics::{EventResult, Stage};
 use crate::session::outbox::Outbox;
+use crate::visibility::Readers;
 
 impl Session {
     /// Takes an EVENT. Its answer comes later; the next message may be taken at once.
@@ -77,7 +78,8 @@ impl Publishing {
         let event = self
             .services
             .admission
-            .verify_event(json, readers, now_s, move |event| {
+            .verify_event(json, readers, now_s, move |event, lists, readers| {
+                refuse_unlisted(&index, event, lists, readers)?;
                 refuse_known(&index, event, now_s)
             })
             .instrument(tracing::debug_span!("admission"))
@@ -101,6 +103,22 @@ impl Publishing {
             Ok(Published::Stored | Published::HandedOver) => Ok(""),
             Ok(Published::Duplicate) => Err(Refusal::Duplicate),
             Err(error) => Err(Refusal::Publish(error)),
+        }
+    }
+}
+
+/// What the lists forbid is refused before anything is said of what is known.
+fn refuse_unlisted(
+    index: &Index,
+    event: &Event,
+    lists: &ListRules,
+    readers: &Readers,
+) -> Result<(), Refusal> {
+    match index.lists() {
+        Ok(fleet) => lists.check(event, readers, &fleet),
+        Err(error) => {
+            tracing::warn!(%error, "the index did not answer");
+            Err(Refusal::Failed("the index did not answer"))
         }
     }
 }

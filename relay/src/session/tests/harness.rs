@@ -21,9 +21,10 @@ use tokio_tungstenite::{MaybeTlsStream, WebSocketStream};
 use crate::admission::{Admission, VerifierOptions};
 use crate::event::Event;
 use crate::http::{self, PublicPort};
-use crate::index::{Applied, Index, IndexOptions, LogEntry};
+use crate::index::{Applied, Index, IndexOptions, LogEntry, Logged};
 use crate::live::{Live, Source};
 use crate::log::{PublishContext, PublishError, Published, Readiness};
+use crate::management::record::SignedChange;
 use crate::metrics::Metrics;
 use crate::session::{Parts, Publish, ReadBounds, Services, unix_seconds};
 use crate::socket::Timings;
@@ -87,7 +88,7 @@ impl DirectPublisher {
         let (index, entry) = (
             self.index.clone(),
             LogEntry {
-                event: event.clone(),
+                content: event.clone().into(),
                 at: None,
                 log_time: crate::index::LogTime::Provisional(context.admitted_ms),
             },
@@ -102,11 +103,32 @@ impl DirectPublisher {
             self.live.deliver(&event, Source::Publisher);
             return Ok(Published::Stored);
         }
-        Ok(if event.is_private() {
+        Ok(if event.is_private() || applied == [Applied::Banned] {
             Published::Stored
         } else {
             Published::Duplicate
         })
+    }
+
+    async fn change_now(
+        &self,
+        change: Arc<SignedChange>,
+        context: PublishContext,
+    ) -> Result<bool, PublishError> {
+        self.published.fetch_add(1, Ordering::Relaxed);
+        let index = self.index.clone();
+        let entry = LogEntry {
+            content: Logged::Change(change),
+            at: None,
+            log_time: crate::index::LogTime::Provisional(context.admitted_ms),
+        };
+        let applied = tokio::task::spawn_blocking(move || {
+            index.apply(&[entry], &[], context.admitted_ms / 1000)
+        })
+        .await
+        .map_err(|_| PublishError::IndexUnavailable)?
+        .map_err(|_| PublishError::IndexUnavailable)?;
+        Ok(applied != [Applied::Superseded])
     }
 }
 
@@ -117,6 +139,14 @@ impl Publish for DirectPublisher {
         context: PublishContext,
     ) -> BoxFuture<'_, Result<Published, PublishError>> {
         self.publish_now(event, context).boxed()
+    }
+
+    fn publish_change(
+        &self,
+        change: Arc<SignedChange>,
+        context: PublishContext,
+    ) -> BoxFuture<'_, Result<bool, PublishError>> {
+        self.change_now(change, context).boxed()
     }
 }
 
