@@ -162,11 +162,15 @@ log:
         let (now, changed) = after(|new| {
             new.limits.max_subscriptions = 7;
             new.info.name = Some("new".into());
+            new.management.admins = vec!["0".repeat(64)];
+            new.admission.deny_kinds = vec![1];
             new.index.max_bytes *= 2;
         });
         assert!(changed);
         assert_eq!(now.limits.max_subscriptions, 7);
         assert_eq!(now.info.name.as_deref(), Some("new"));
+        assert_eq!(now.management.admins.len(), 1);
+        assert_eq!(now.admission.deny_kinds, [1]);
         assert_eq!(now.index.max_bytes, settings().index.max_bytes);
     }
 

@@ -142,6 +142,9 @@ async fn run(
     request: HttpRequest,
     method: &mut Option<&'static str>,
 ) -> Result<Value, Failure> {
+    if services.drain.is_cancelled() {
+        return Err(going_away());
+    }
     services.admission.admit_call(request.address)?;
     check_shape(&request)?;
     let auth = Bytes::from(http_auth::event_json(&request.headers).map_err(Refusal::from)?);
@@ -253,11 +256,7 @@ async fn read<T: Send + 'static>(
 ) -> Result<T, Failure> {
     let index = services.index.clone();
     let read = move || index.lists().and_then(|lists| ask(&lists));
-    let read = services.reads.run(read).await.map_err(|_| {
-        let error = "error: this relay is going away, call another";
-        Failure::new(StatusCode::SERVICE_UNAVAILABLE, error)
-    })?;
-    Ok(read?)
+    Ok(services.reads.run(read).await.map_err(|_| going_away())??)
 }
 
 /// What is on a list, with what the configuration puts there.
@@ -342,6 +341,11 @@ async fn check_unused(services: &Services, signed: Arc<SignedChange>) -> Result<
         Some(stamp) if stamp.beats(&signed.stamp) => Err(overtaken()),
         _ => Ok(()),
     }
+}
+
+fn going_away() -> Failure {
+    let error = "error: this relay is going away, call another";
+    Failure::new(StatusCode::SERVICE_UNAVAILABLE, error)
 }
 
 fn overtaken() -> Failure {

@@ -1,5 +1,7 @@
 //! Management calls as an administrator makes them, piece by piece, so that each piece can be wrong.
 
+use std::sync::Arc;
+
 use base64::Engine as _;
 use nightjar_config::RelayConfig;
 use nostr::event::Event as NostrEvent;
@@ -10,7 +12,12 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use super::harness::{Relay, event_at};
+use crate::event::Event;
 use crate::http_auth::BASE64;
+use crate::log::PublishContext;
+use crate::management::call::{self, Call as NipCall};
+use crate::management::record::SignedChange;
+use crate::session::{Publish, unix_millis};
 use crate::socket::Timings;
 
 /// The URL of [`Relay`] by which its calls are signed.
@@ -158,4 +165,20 @@ pub(super) async fn call_at(
 
 pub(super) async fn call(relay: &Relay, admin: &Keys, method: &str, params: Value) -> Value {
     call_at(relay, admin, method, params, 0).await
+}
+
+/// A change as if another relay had admitted it: past this one's HTTP port and administrators.
+pub(super) async fn change(relay: &Relay, method: &str, params: &Value) {
+    let body = body_of(method, params);
+    let signed = json!(auth(&Keys::generate(), &body, 0)).to_string();
+    let signed = Event::parse(signed.as_bytes()).expect("an event");
+    let Ok(NipCall::Change(change)) = call::parse(body.as_bytes()).1 else {
+        panic!("no change: {body}");
+    };
+    let change = Arc::new(SignedChange::new(&signed, &body, change).expect("a record"));
+    let context = PublishContext {
+        admitted_ms: unix_millis(),
+    };
+    let stands = relay.publisher.publish_change(change, context).await;
+    assert_eq!(stands, Ok(true));
 }

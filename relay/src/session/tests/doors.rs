@@ -5,6 +5,7 @@ use nostr::event::Event;
 use nostr::key::Keys;
 use serde_json::{Value, json};
 
+use super::calls;
 use super::harness::{Client, NOTHING, Relay, event, event_at, wrap};
 use crate::metrics::Door;
 
@@ -338,6 +339,45 @@ async fn a_wrap_that_its_recipient_deleted_looks_like_one_that_never_was() {
                 transcripts.push(walk(door, &mut client, &case.ways(), async || {}).await);
             }
             assert_eq!(transcripts[0], transcripts[1], "{role:?} through {door:?}");
+        }
+    }
+}
+
+/// Hidden or public, whoever asks: a ban leaves nothing to tell an event that is here from one that is not.
+#[tokio::test]
+async fn a_banned_event_looks_like_one_that_never_was() {
+    let author = Keys::generate();
+    let mut cases: Vec<Case> = Case::all();
+    cases.retain(Case::is_stored);
+    cases.push(Case {
+        what: "a note",
+        event: event(&author, 1, "hello", &[&["t", "topic"]]),
+        sender: author.clone(),
+        recipient: author,
+    });
+    for case in &cases {
+        let (with, without) = (relay_with(case, &[]).await, relay_with(case, &[]).await);
+        with.publish(&[&case.event]).await;
+        for relay in [&with, &without] {
+            calls::change(relay, "banevent", &json!([case.event.id.to_hex()])).await;
+        }
+        for role in ROLES {
+            let mut transcripts = Vec::new();
+            for relay in [&with, &without] {
+                let mut client = case.client(relay, role).await;
+                let mut transcript = vec![client.publish(&case.event).await.to_string()];
+                for door in [Door::req, Door::stored, Door::count, Door::neg] {
+                    let mut client = case.client(relay, role).await;
+                    transcript.extend(walk(door, &mut client, &case.ways(), async || {}).await);
+                }
+                transcripts.push(transcript);
+            }
+            assert_eq!(transcripts[0], transcripts[1], "{} to {role:?}", case.what);
+            let refusal = &transcripts[0][0];
+            assert!(
+                refusal.contains("blocked: this event is banned here"),
+                "{refusal}"
+            );
         }
     }
 }

@@ -232,6 +232,16 @@ async fn many_calls_of_one_address_are_limited() {
 }
 
 #[tokio::test]
+async fn a_relay_that_is_going_away_sends_callers_to_another() {
+    let admin = Keys::generate();
+    let relay = managed_by(&admin).await;
+    relay.services.drain.cancel();
+    let call = Call::signed_by(&admin, "listbannedevents", &json!([]));
+    let expected = "error: this relay is going away, call another";
+    call.send(&relay).await.refused(503, expected);
+}
+
+#[tokio::test]
 async fn a_relay_that_rebuilds_its_index_answers_no_call() {
     let admin = Keys::generate();
     let relay = managed_by(&admin).await;
