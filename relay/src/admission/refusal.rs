@@ -186,6 +186,17 @@ impl Refusal {
         matches!(self, Self::Duplicate | Self::Superseded)
     }
 
+    /// Whether one more entry on a list would have let it pass.
+    pub fn is_for_want_of_an_entry(&self) -> bool {
+        matches!(
+            self,
+            Self::KindNotAllowed { .. }
+                | Self::KeyNotAllowed
+                | Self::WrapNeedsAuth
+                | Self::WrapNotAllowed
+        )
+    }
+
     /// What the metrics count.
     pub fn result(&self) -> EventResult {
         match self {

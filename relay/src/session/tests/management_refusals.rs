@@ -1,6 +1,7 @@
 //! Management calls that are refused (NIP-86, NIP-98): each mistake has its status and its sentence, and leaves no trace.
 
 use base64::Engine as _;
+use nightjar_config::WriteAccess;
 use nostr::key::Keys;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
@@ -8,7 +9,7 @@ use sha2::{Digest, Sha256};
 use super::calls::{
     Answer, Call, URL, auth, body_of, call, call_at, header_of, managed_by, managed_with, signed,
 };
-use super::harness::Relay;
+use super::harness::{Relay, event};
 use crate::http_auth::BASE64;
 use crate::session::unix_seconds;
 
@@ -244,7 +245,11 @@ async fn a_relay_that_is_going_away_sends_callers_to_another() {
 #[tokio::test]
 async fn a_relay_that_rebuilds_its_index_answers_no_call() {
     let admin = Keys::generate();
-    let relay = managed_by(&admin).await;
+    let relay = managed_with(&admin, |config| {
+        config.admission.write = WriteAccess::AllowedKeys;
+        config.admission.deny_kinds = vec![7];
+    })
+    .await;
     relay.services.readiness.set(
         "rebuild",
         crate::log::Waiting::Rebuilding {
@@ -259,5 +264,14 @@ async fn a_relay_that_rebuilds_its_index_answers_no_call() {
         let expected = "error: this relay rebuilds its index";
         call.send(&relay).await.refused(503, expected);
     }
+    // Who is allowed may not have been read yet; what is denied stays so.
+    let mut client = relay.client().await;
+    let answer = client.publish(&event(&admin, 1, "hello", &[])).await;
+    assert_eq!(
+        answer[3],
+        "error: this relay rebuilds its lists, send it again"
+    );
+    let answer = client.publish(&event(&admin, 7, "+", &[])).await;
+    assert_eq!(answer[3], "blocked: kind 7 is not taken here");
     assert_eq!(relay.publisher.published(), 0);
 }
