@@ -3,6 +3,7 @@
 use std::fmt::Display;
 use std::ops::RangeInclusive;
 
+use crate::admission::{AdmissionConfig, MAX_ADMINS, MAX_LISTED, ManagementConfig};
 use crate::limits::Limits;
 use crate::relay::{ConfigError, LogConfig, RelayConfig, RelayInfo};
 
@@ -49,6 +50,8 @@ impl RelayConfig {
         self.check_log()?;
         self.info.check()?;
         self.limits.check()?;
+        self.admission.check()?;
+        self.management.check()?;
         if let Some(tracing) = &self.tracing {
             has_scheme(
                 "tracing.otlp_endpoint",
@@ -155,17 +158,29 @@ impl RelayInfo {
             }
         }
         if let Some(pubkey) = &self.pubkey {
-            let is_key = pubkey.len() == 64
-                && pubkey
-                    .bytes()
-                    .all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b));
-            ensure(
-                "info.pubkey",
-                is_key,
-                "must be 64 lowercase hex digits (a public key, not an npub and never an nsec)",
-            )?;
+            is_key("info.pubkey", pubkey)?;
         }
         Ok(())
+    }
+}
+
+impl AdmissionConfig {
+    fn check(&self) -> Result<(), ConfigError> {
+        keys("admission.allow_pubkeys", &self.allow_pubkeys, MAX_LISTED)?;
+        keys("admission.deny_pubkeys", &self.deny_pubkeys, MAX_LISTED)?;
+        for (field, kinds) in [
+            ("admission.allow_kinds", &self.allow_kinds),
+            ("admission.deny_kinds", &self.deny_kinds),
+        ] {
+            short(field, kinds.len(), MAX_LISTED)?;
+        }
+        Ok(())
+    }
+}
+
+impl ManagementConfig {
+    fn check(&self) -> Result<(), ConfigError> {
+        keys("management.admins", &self.admins, MAX_ADMINS)
     }
 }
 
@@ -354,6 +369,31 @@ fn share(field: &str, value: f64) -> Result<(), ConfigError> {
 
 fn not_empty<T>(field: &str, list: &[T]) -> Result<(), ConfigError> {
     ensure(field, !list.is_empty(), "must have at least one entry")
+}
+
+fn keys(field: &str, keys: &[String], limit: usize) -> Result<(), ConfigError> {
+    short(field, keys.len(), limit)?;
+    keys.iter()
+        .enumerate()
+        .try_for_each(|(index, key)| is_key(&format!("{field}[{index}]"), key))
+}
+
+fn short(field: &str, len: usize, limit: usize) -> Result<(), ConfigError> {
+    let message = format!("has {len} entries, the limit is {limit}");
+    ensure(field, len <= limit, &message)
+}
+
+/// The value is not repeated: it may be a secret key by mistake.
+fn is_key(field: &str, key: &str) -> Result<(), ConfigError> {
+    let is_key = key.len() == 64
+        && key
+            .bytes()
+            .all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b));
+    ensure(
+        field,
+        is_key,
+        "must be 64 lowercase hex digits (a public key, not an npub and never an nsec)",
+    )
 }
 
 /// The value is not repeated: a URL may hold a password.

@@ -2,12 +2,14 @@
 //!
 //! Every setting, with unit, range and default, is in `docs/reference/relay-config.md`.
 
+mod admission;
 mod check;
 mod limits;
 mod relay;
 #[cfg(test)]
 mod tests;
 
+pub use admission::{AdmissionConfig, KindAccess, ManagementConfig, WriteAccess};
 pub use check::check_origin;
 /// A network in CIDR notation, as `10.0.0.0/8`.
 pub use ipnet::IpNet;

@@ -7,6 +7,7 @@ use ipnet::IpNet;
 use nightjar_envelope::{FleetId, MESSAGE_SHARDS, RegionName, STATE_SHARDS};
 use serde::{Deserialize, Serialize};
 
+use crate::admission::{AdmissionConfig, ManagementConfig};
 use crate::limits::Limits;
 
 /// Why a relay's settings were refused.
@@ -69,6 +70,12 @@ pub struct RelayConfig {
     /// What a client may ask of the relay.
     #[serde(default)]
     pub limits: Limits,
+    /// Whose events the relay takes. Written only when it differs from the default.
+    #[serde(default, skip_serializing_if = "AdmissionConfig::is_default")]
+    pub admission: AdmissionConfig,
+    /// Who may manage the relay (NIP-86); nobody unless set.
+    #[serde(default, skip_serializing_if = "ManagementConfig::is_default")]
+    pub management: ManagementConfig,
     /// Where to send traces; none unless set.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tracing: Option<TracingConfig>,
@@ -221,8 +228,8 @@ impl RelayConfig {
         serde_yaml::to_string(self).expect("settings are plain maps, lists and scalars")
     }
 
-    /// Whether going from `old` to `new` needs a restart. The known regions, `info`, `limits`, `trusted_proxies` and `allowed_origins` change
-    /// live; everything else does not.
+    /// Whether going from `old` to `new` needs a restart. The known regions, `info`, `limits`, `trusted_proxies`, `allowed_origins`, `admission` and
+    /// `management` change live; everything else does not.
     #[must_use]
     pub fn restart_required(old: &Self, new: &Self) -> bool {
         let mut live = old.clone();
@@ -231,6 +238,8 @@ impl RelayConfig {
         live.limits.clone_from(&new.limits);
         live.trusted_proxies.clone_from(&new.trusted_proxies);
         live.allowed_origins.clone_from(&new.allowed_origins);
+        live.admission.clone_from(&new.admission);
+        live.management.clone_from(&new.management);
         let own_generation_moved = old.log.region(&old.region) != new.log.region(&new.region);
         live != *new || own_generation_moved
     }

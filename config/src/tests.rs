@@ -3,8 +3,9 @@
 use proptest::prelude::*;
 
 use crate::{
-    FleetRef, IndexConfig, Limits, LogConfig, NatsClient, RegionLog, RelayConfig, RelayInfo,
-    TlsFiles, TracingConfig, check_origin,
+    AdmissionConfig, FleetRef, IndexConfig, KindAccess, Limits, LogConfig, ManagementConfig,
+    NatsClient, RegionLog, RelayConfig, RelayInfo, TlsFiles, TracingConfig, WriteAccess,
+    check_origin,
 };
 
 /// The least that a relay needs.
@@ -189,6 +190,26 @@ fn refusals_of_optional_parts_and_unknown_fields_name_their_field() {
         ),
         (
             "index: {",
+            "admission: {write: nobody}\nindex: {",
+            "admission.write: unknown variant `nobody`",
+        ),
+        (
+            "index: {",
+            "admission: {deny_pubkeys: [npub1]}\nindex: {",
+            "admission.deny_pubkeys[0]: must be 64 lowercase hex",
+        ),
+        (
+            "index: {",
+            "admission: {allow_kinds: [65536]}\nindex: {",
+            "admission.allow_kinds",
+        ),
+        (
+            "index: {",
+            "management: {admins: [nsec1]}\nindex: {",
+            "management.admins[0]: must be 64 lowercase hex",
+        ),
+        (
+            "index: {",
             "tracing: {otlp_endpoint: 'http://x', sample_ratio: 2}\nindex: {",
             "tracing.sample_ratio: is 2",
         ),
@@ -304,6 +325,33 @@ fn later_settings_are_written_only_when_they_are_asked_for() {
     }
 }
 
+/// The same for lists and administrators.
+#[test]
+fn lists_and_administrators_are_written_only_where_there_are_some() {
+    let mut config = minimal();
+    let yaml = config.to_yaml();
+    assert!(
+        !yaml.contains("admission") && !yaml.contains("management"),
+        "{yaml}"
+    );
+    config.admission.write = WriteAccess::AllowedKeys;
+    config.management.admins = vec!["0".repeat(64)];
+    let yaml = config.to_yaml();
+    assert!(yaml.contains("  write: allowed-keys\n"), "{yaml}");
+    assert_eq!(RelayConfig::from_yaml(&yaml).unwrap(), config);
+}
+
+#[test]
+fn a_list_has_at_most_5000_entries() {
+    let mut config = minimal();
+    config.admission.allow_pubkeys = vec!["0".repeat(64); 5_001];
+    let error = RelayConfig::from_yaml(&config.to_yaml()).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "admission.allow_pubkeys: has 5001 entries, the limit is 5000"
+    );
+}
+
 /// Every setting with a value, so that each is written.
 fn complete() -> RelayConfig {
     let url = || Some("https://example.org/".to_owned());
@@ -330,6 +378,15 @@ fn complete() -> RelayConfig {
         .map(|network| network.parse().unwrap())
         .into();
     config.allowed_origins = vec!["https://chat.example.org".to_owned()];
+    config.admission = AdmissionConfig {
+        write: WriteAccess::AllowedKeys,
+        kinds: KindAccess::AllowedKinds,
+        allow_pubkeys: vec!["0".repeat(64)],
+        deny_pubkeys: vec!["1".repeat(64)],
+        allow_kinds: vec![1059],
+        deny_kinds: vec![1],
+    };
+    config.management.admins = vec!["2".repeat(64)];
     config.tracing = Some(TracingConfig {
         otlp_endpoint: "http://127.0.0.1:4317".to_owned(),
         sample_ratio: 0.5,
@@ -400,6 +457,8 @@ fn limits_info_and_other_regions_change_live_and_the_rest_restarts() {
         .push("https://x.example.org".to_owned())));
     assert!(change(|new| new.tls = complete().tls));
     assert!(!change(|new| new.info.name = Some("x".to_owned())));
+    assert!(!change(|new| new.admission.write = WriteAccess::AllowedKeys));
+    assert!(!change(|new| new.management.admins = vec!["0".repeat(64)]));
     assert!(!change(|new| drop(new.log.regions.pop())));
     assert!(change(|new| new.log.regions[0].generation = 2));
     assert!(change(|new| new.log.message_retention_seconds += 1));
@@ -491,6 +550,33 @@ fn any_regions() -> impl Strategy<Value = Vec<RegionLog>> {
     })
 }
 
+fn any_admission() -> impl Strategy<Value = (AdmissionConfig, ManagementConfig)> {
+    let keys = || proptest::collection::vec("[0-9a-f]{64}", 0..3);
+    let kinds = || proptest::collection::vec(any::<u16>(), 0..3);
+    (any::<bool>(), keys(), keys(), kinds(), kinds()).prop_map(
+        |(listed, allow_pubkeys, deny_pubkeys, allow_kinds, deny_kinds)| {
+            let management = ManagementConfig {
+                admins: deny_pubkeys.clone(),
+            };
+            let admission = AdmissionConfig {
+                write: match listed {
+                    true => WriteAccess::AllowedKeys,
+                    false => WriteAccess::Everyone,
+                },
+                kinds: match listed {
+                    true => KindAccess::AllowedKinds,
+                    false => KindAccess::All,
+                },
+                allow_pubkeys,
+                deny_pubkeys,
+                allow_kinds,
+                deny_kinds,
+            };
+            (admission, management)
+        },
+    )
+}
+
 fn any_config() -> impl Strategy<Value = RelayConfig> {
     let places = (
         "[a-z0-9]([a-z0-9-]{0,20}[a-z0-9])?",
@@ -508,6 +594,7 @@ fn any_config() -> impl Strategy<Value = RelayConfig> {
         any_regions(),
         any_info(),
         any_limits(),
+        any_admission(),
         tracing,
         any::<bool>(),
         16_u64 << 20..=u64::MAX >> 1,
@@ -518,6 +605,7 @@ fn any_config() -> impl Strategy<Value = RelayConfig> {
                 regions,
                 info,
                 limits,
+                (admission, management),
                 tracing,
                 sweeper,
                 max_bytes,
@@ -561,6 +649,8 @@ fn any_config() -> impl Strategy<Value = RelayConfig> {
                 sweeper,
                 info,
                 limits,
+                admission,
+                management,
                 tracing,
             },
         )

@@ -5,7 +5,9 @@
 use std::fmt;
 use std::time::Duration;
 
-use nightjar_config::{IpNet, Limits, RelayInfo, TracingConfig, check_origin};
+use nightjar_config::{
+    AdmissionConfig, IpNet, Limits, ManagementConfig, RelayInfo, TracingConfig, check_origin,
+};
 use nightjar_envelope::RegionName;
 
 use crate::crd::{
@@ -43,6 +45,10 @@ pub struct ValidFleet {
     pub trusted_proxies: Vec<IpNet>,
     /// Origins of web pages that may connect; every one if empty.
     pub allowed_origins: Vec<String>,
+    /// Whose events the relays take.
+    pub admission: AdmissionConfig,
+    /// Who may manage them.
+    pub management: ManagementConfig,
     /// Where relays send traces.
     pub tracing: Option<TracingConfig>,
     /// Container images that were asked for.
@@ -196,6 +202,8 @@ pub fn validate(cluster: &RelayCluster) -> Result<ValidFleet, Vec<FieldError>> {
             .map(|tls| tls.secret_name.clone()),
         trusted_proxies,
         allowed_origins: cluster.spec.relay.allowed_origins.clone(),
+        admission: cluster.spec.relay.admission.to_config(),
+        management: cluster.spec.relay.management.to_config(),
         tracing: cluster.spec.tracing.as_ref().map(tracing_of),
         images: cluster.spec.images.clone(),
         rollout,

@@ -1,5 +1,5 @@
-//! The relay's public port: WebSocket upgrades, the NIP-11 document, a page for browsers, a line of text for others; accept, count
-//! and drain.
+//! The relay's public port: WebSocket upgrades, the NIP-11 document, a page for browsers, a line of text for others, management calls;
+//! accept, count and drain.
 
 mod certificate;
 mod client_address;
@@ -14,11 +14,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use axum::Router;
+use axum::body::Body;
 use axum::extract::connect_info::Connected;
 use axum::extract::ws::WebSocketUpgrade;
 use axum::extract::ws::rejection::WebSocketUpgradeRejection;
 use axum::extract::{ConnectInfo, State};
-use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
+use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use axum::serve::IncomingStream;
 use nightjar_config::TlsFiles;
@@ -27,6 +28,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::admission::TIDY_EVERY;
+use crate::management::api::{self, HttpRequest};
 use crate::metrics::{Close, Handshake, Metrics};
 use crate::nip11;
 use crate::page;
@@ -169,17 +171,35 @@ async fn on_request(
     State(shared): State<Shared>,
     ConnectInfo(peer): ConnectInfo<Peer>,
     method: Method,
+    uri: Uri,
     headers: HeaderMap,
     upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
+    body: Body,
 ) -> Response {
+    let is_managed = api::is_offered(&shared.services.config.load());
     if method == Method::OPTIONS {
-        return with_cors(StatusCode::NO_CONTENT.into_response());
+        let response = with_cors(StatusCode::NO_CONTENT.into_response());
+        return if is_managed {
+            with_cors_of_calls(response)
+        } else {
+            response
+        };
     }
     match upgrade {
         Ok(upgrade) => on_upgrade(&shared, &peer, &headers, upgrade),
         Err(rejection) if headers.contains_key(header::UPGRADE) => {
             shared.services.metrics.on_handshake(Handshake::bad_request);
             rejection.into_response()
+        }
+        Err(_) if method == Method::POST && is_managed => {
+            let request = HttpRequest {
+                address: peer.address,
+                method,
+                uri,
+                headers,
+                body,
+            };
+            with_cors_of_calls(with_cors(api::answer(&shared.services, request).await))
         }
         Err(_) if method != Method::GET && method != Method::HEAD => {
             StatusCode::METHOD_NOT_ALLOWED.into_response()
@@ -248,6 +268,21 @@ fn with_cors(mut response: Response) -> Response {
         (header::ACCESS_CONTROL_ALLOW_ORIGIN, "*"),
         (header::ACCESS_CONTROL_ALLOW_HEADERS, "*"),
         (header::ACCESS_CONTROL_ALLOW_METHODS, "GET, HEAD, OPTIONS"),
+    ] {
+        headers.insert(name, HeaderValue::from_static(value));
+    }
+    response
+}
+
+/// What a web client of the management API needs beside. The `*` of the headers does not stand for Authorization (Fetch standard).
+fn with_cors_of_calls(mut response: Response) -> Response {
+    let headers = response.headers_mut();
+    for (name, value) in [
+        (header::ACCESS_CONTROL_ALLOW_HEADERS, "*, Authorization"),
+        (
+            header::ACCESS_CONTROL_ALLOW_METHODS,
+            "GET, HEAD, POST, OPTIONS",
+        ),
     ] {
         headers.insert(name, HeaderValue::from_static(value));
     }

@@ -16,13 +16,17 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::Registry;
 
+use crate::management::call;
 use labels::{
-    AuthLabels, CloseLabels, DoorLabels, EventLabels, HandshakeLabels, LimitLabels, SliLabels,
-    SourceLabels, StageLabels,
+    AuthLabels, CallLabels, CloseLabels, DoorLabels, EventLabels, HandshakeLabels, LimitLabels,
+    SliLabels, SourceLabels, StageLabels,
 };
 pub use labels::{
-    AuthStep, Close, Door, EventResult, Handshake, LimitRule, LiveSource, Sli, Stage,
+    AuthStep, CallOutcome, Close, Door, EventResult, Handshake, LimitRule, LiveSource, Sli, Stage,
 };
+
+/// The method of a management call that was refused before its method was read, or that has none the relay knows.
+const NO_METHOD: &str = "none";
 
 /// A family of counters over one closed label.
 #[derive(Debug, Clone)]
@@ -47,6 +51,22 @@ fn closes(registry: &mut Registry) -> Counters<CloseLabels> {
     registry.register(
         "ws_closes",
         "WebSocket connections that ended, by the close code their client was sent and by reason",
+        family.clone(),
+    );
+    Counters(family)
+}
+
+fn calls(registry: &mut Registry) -> Counters<CallLabels> {
+    let family = Family::<CallLabels, Counter>::default();
+    for method in call::methods().chain([NO_METHOD]) {
+        for outcome in CallOutcome::ALL {
+            let outcome = *outcome;
+            drop(family.get_or_create(&CallLabels { method, outcome }));
+        }
+    }
+    registry.register(
+        "management_calls",
+        "Calls of the management API (NIP-86), by method and by the prefix of their error; none: before the method was read",
         family.clone(),
     );
     Counters(family)
@@ -114,6 +134,7 @@ struct Labelled {
     live_offered: Counters<SourceLabels>,
     live_sent: Counters<SourceLabels>,
     sends: Counters<SliLabels>,
+    calls: Counters<CallLabels>,
 }
 
 impl Labelled {
@@ -184,6 +205,7 @@ impl Labelled {
                 result,
                 Sli
             ),
+            calls: calls(r),
         }
     }
 }
@@ -376,6 +398,16 @@ impl Metrics {
             .0
             .get_or_create(&DoorLabels { door })
             .get()
+    }
+
+    /// Counts a management call.
+    pub fn on_call(&self, method: Option<&'static str>, outcome: CallOutcome) {
+        let method = method.unwrap_or(NO_METHOD);
+        self.labelled
+            .calls
+            .0
+            .get_or_create(&CallLabels { method, outcome })
+            .inc();
     }
 
     /// Counts an event offered to the live subscriptions and how many it was sent to.

@@ -1,10 +1,12 @@
 //! The relay information document (NIP-11), with the fleet that this relay belongs to under `nightjar`.
 
-use nightjar_config::RelayConfig;
+use nightjar_config::{AdmissionConfig, KindAccess, RelayConfig, WriteAccess};
 use serde::Serialize;
 
 /// Proof of work, which is asked for only where it is configured.
 const PROOF_OF_WORK: u16 = 13;
+/// Relay management and HTTP authorization, which are there only where there are administrators.
+const MANAGEMENT: [u16; 2] = [86, 98];
 
 /// What every relay serves, and is tested; nothing else.
 pub const SUPPORTED_NIPS: [u16; 12] = [1, 9, 11, 17, 40, 42, 45, 59, 62, 67, 70, 77];
@@ -76,9 +78,17 @@ pub fn supported_nips(config: &RelayConfig) -> Vec<u16> {
     let mut nips = SUPPORTED_NIPS.to_vec();
     if config.limits.min_pow_difficulty > 0 {
         nips.push(PROOF_OF_WORK);
-        nips.sort_unstable();
     }
+    if !config.management.admins.is_empty() {
+        nips.extend(MANAGEMENT);
+    }
+    nips.sort_unstable();
     nips
+}
+
+/// Whether a condition must be met to publish: a list names who or what is taken.
+fn restricts_writes(admission: &AdmissionConfig) -> bool {
+    admission.write == WriteAccess::AllowedKeys || admission.kinds == KindAccess::AllowedKinds
 }
 
 impl<'a> Document<'a> {
@@ -108,7 +118,7 @@ impl<'a> Document<'a> {
                 default_limit: limits.default_limit,
                 auth_required: false,
                 payment_required: false,
-                restricted_writes: false,
+                restricted_writes: restricts_writes(&config.admission),
                 created_at_upper_limit: limits.created_at_ahead_seconds,
             },
             cursor: CursorOffer {

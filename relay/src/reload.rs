@@ -90,7 +90,7 @@ fn on_change(path: &Path, config: &ArcSwap<RelayConfig>) -> bool {
     }
     if RelayConfig::restart_required(&old, &new) {
         tracing::warn!(
-            "the configuration file has changes that need a restart; the regions of the log, info, limits, trusted proxies and allowed origins are taken over now"
+            "the configuration file has changes that need a restart; the regions of the log, info, limits, trusted proxies, allowed origins, admission and management are taken over now"
         );
     }
     let mut merged = RelayConfig::clone(&old);
@@ -106,6 +106,8 @@ fn on_change(path: &Path, config: &ArcSwap<RelayConfig>) -> bool {
     merged.limits = new.limits;
     merged.trusted_proxies = new.trusted_proxies;
     merged.allowed_origins = new.allowed_origins;
+    merged.admission = new.admission;
+    merged.management = new.management;
     if *old == merged {
         return false;
     }
@@ -162,6 +164,8 @@ log:
         let (now, changed) = after(|new| {
             new.limits.max_subscriptions = 7;
             new.info.name = Some("new".into());
+            new.management.admins = vec!["0".repeat(64)];
+            new.admission.deny_kinds = vec![1];
             new.index.max_bytes *= 2;
             new.trusted_proxies = vec!["10.0.0.0/8".parse().expect("a network")];
             new.allowed_origins = vec!["https://chat.example.org".to_owned()];
@@ -178,6 +182,8 @@ log:
         assert_eq!(now.tls, None);
         assert_eq!(now.limits.max_subscriptions, 7);
         assert_eq!(now.info.name.as_deref(), Some("new"));
+        assert_eq!(now.management.admins.len(), 1);
+        assert_eq!(now.admission.deny_kinds, [1]);
         assert_eq!(now.index.max_bytes, settings().index.max_bytes);
     }
 

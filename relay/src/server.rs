@@ -30,6 +30,7 @@ use crate::log::{
     Log, LogError, LogMetrics, LogOptions, PublishContext, PublishError, Published, Publisher,
     Readiness, Waiting,
 };
+use crate::management::record::SignedChange;
 use crate::metrics::Metrics;
 use crate::metrics::state::{KeyMetrics, ReadinessMetrics};
 use crate::session::{Parts, Publish, Services};
@@ -94,6 +95,14 @@ impl Publish for Publisher {
         context: PublishContext,
     ) -> BoxFuture<'_, Result<Published, PublishError>> {
         Self::publish(self, event, context).boxed()
+    }
+
+    fn publish_change(
+        &self,
+        change: Arc<SignedChange>,
+        context: PublishContext,
+    ) -> BoxFuture<'_, Result<bool, PublishError>> {
+        Self::publish_change(self, change, context).boxed()
     }
 }
 

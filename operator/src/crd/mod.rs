@@ -6,6 +6,7 @@
 // KubeSchema derives from a hidden copy of each struct, which keeps its `pub`.
 #![allow(unreachable_pub)]
 
+mod admission;
 mod duration;
 mod generate;
 mod limits;
@@ -22,6 +23,7 @@ mod tests;
 use kube::{CustomResource, KubeSchema};
 use serde::{Deserialize, Serialize};
 
+pub use admission::{AdmissionSpec, KindAccessSpec, ManagementSpec, WriteAccessSpec};
 pub use duration::{DurationError, parse_duration};
 pub use generate::{crd_yaml, definition};
 pub use limits::RelayLimits;
@@ -332,6 +334,15 @@ pub struct RelaySpec {
         )
     )]
     pub allowed_origins: Vec<String>,
+    /// Whose events the relays take: allow and deny lists. Can be changed live. What administrators change through the management API comes
+    /// on top; to be denied or banned beats to be allowed.
+    #[serde(default)]
+    pub admission: AdmissionSpec,
+
+    /// Relay management (NIP-86): administrators ban and allow keys, events and kinds on the whole fleet by signed HTTP calls (NIP-98) to any
+    /// relay. Can be changed live. An administrator that is taken out calls no more; what they changed stays.
+    #[serde(default)]
+    pub management: ManagementSpec,
 }
 
 /// NIP-11 information. Everything is optional and can be changed live.

@@ -54,7 +54,8 @@ fn every_setting_of_a_file_arrives() {
     let fleet = from_yaml(&file(
         "  regions: [{name: a, relays: {replicas: 2}, nats: {replicas: 1, storage: 2Gi}, publicURL: 'wss://a.example.org'}]\n  \
          log: {maxBytesPerRegion: 256Mi, retention: {messages: 5w}}\n  \
-         relay: {info: {name: N, contact: 'mailto:x@example.org'}, limits: {maxFilters: 7, minPowDifficulty: 16, unauthenticatedLogPercent: 10, pingIntervalSeconds: 20}, tls: {secretName: s}, trustedProxies: [10.0.0.0/8], allowedOrigins: ['https://x.example.org']}\n  \
+         relay: {info: {name: N, contact: 'mailto:x@example.org'}, limits: {maxFilters: 7, minPowDifficulty: 16, unauthenticatedLogPercent: 10, pingIntervalSeconds: 20}, tls: {secretName: s}, trustedProxies: [10.0.0.0/8], allowedOrigins: ['https://x.example.org'], \
+         admission: {write: AllowedKeys, denyKinds: [1]}, management: {admins: [3bf0c63fcb93463407af97a5e5ee64fa883d107ef9e558472c4eb9aaaefa459d]}}\n  \
          tracing: {otlpEndpoint: 'http://127.0.0.1:4317', samplePercent: 50}",
     ))
     .unwrap();
@@ -98,6 +99,11 @@ fn every_setting_of_a_file_arrives() {
         (Some("N"), None)
     );
     assert_eq!(fleet.tracing.unwrap().sample_ratio, 0.5);
+    assert_eq!(
+        (fleet.admission.write, fleet.admission.deny_kinds),
+        (nightjar_config::WriteAccess::AllowedKeys, vec![1])
+    );
+    assert_eq!(fleet.management.admins.len(), 1);
 }
 
 /// Insists that each text is refused with a line that begins so, and that every refusal is one line.
@@ -247,6 +253,18 @@ fn a_setting_that_will_not_do_is_refused_by_its_field() {
         (
             with("relay: {limits: {minPowDifficulty: -1}}"),
             "spec.relay.limits.minPowDifficulty: must be from 0 to 64, is -1",
+        ),
+        (
+            with("relay: {management: {admins: [npub1abc]}}"),
+            "spec.relay.management.admins[0]: must have 64 characters, has 8",
+        ),
+        (
+            with("relay: {admission: {write: Nobody}}"),
+            "spec.relay.admission.write: ",
+        ),
+        (
+            with("relay: {admission: {allowKinds: [65536]}}"),
+            "spec.relay.admission.allowKinds[0]: must be from 0 to 65535, is 65536",
         ),
         (
             with("relay: {info: {pubkey: abc}}"),

@@ -1,7 +1,8 @@
 //! The configuration of one relay, as `nightjar-config` defines it.
 
 use nightjar_config::{
-    FleetRef, IndexConfig, Limits, LogConfig, NatsClient, RegionLog, RelayConfig, RelayInfo,
+    AdmissionConfig, FleetRef, IndexConfig, Limits, LogConfig, ManagementConfig, NatsClient,
+    RegionLog, RelayConfig, RelayInfo,
 };
 use nightjar_envelope::{MESSAGE_SHARDS, STATE_SHARDS};
 
@@ -26,6 +27,8 @@ pub(super) fn config(plan: &Planner<'_>, id: &ProcessId) -> ProcessText {
     fixed.limits = Limits::default();
     fixed.trusted_proxies = Vec::new();
     fixed.allowed_origins = Vec::new();
+    fixed.admission = AdmissionConfig::default();
+    fixed.management = ManagementConfig::default();
     let head = format!("# {id}. Written by nightjar-operator; changes here are lost.\n");
     ProcessText {
         full: format!("{head}{}", config.to_yaml()),
@@ -87,6 +90,8 @@ fn relay_config(plan: &Planner<'_>, id: &ProcessId) -> RelayConfig {
         },
         info: fleet.info.clone(),
         limits: fleet.limits.clone(),
+        admission: fleet.admission.clone(),
+        management: fleet.management.clone(),
         tracing: fleet.tracing.clone(),
     }
 }

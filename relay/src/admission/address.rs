@@ -84,6 +84,11 @@ impl AddressBook {
         })
     }
 
+    /// The key of an address's buckets, without a connection.
+    pub(super) fn key(&self, address: IpAddr) -> AddressKey {
+        AddressKey(self.lock().salt.hash_one(prefix(address)))
+    }
+
     /// Takes a new salt when the old one has served its time.
     pub(super) fn rotate_salt(&self, now: Instant) {
         let mut state = self.lock();

@@ -3,6 +3,7 @@
 
 mod address;
 mod in_flight;
+mod lists;
 mod rates;
 mod refusal;
 mod rules;
@@ -18,12 +19,14 @@ use nightjar_config::RelayConfig;
 
 pub use address::{AddressKey, AddressPermit};
 pub use in_flight::InFlightPermit;
+pub use lists::{FleetLists, ListRules};
 pub use rates::ConnectionRates;
 pub use refusal::Refusal;
 pub use rules::Rules;
 pub use verifier::VerifierOptions;
 
 use crate::event::Event;
+use crate::http_auth;
 use crate::metrics::{LimitRule, Metrics, Stage};
 use crate::visibility::Readers;
 use address::AddressBook;
@@ -48,6 +51,7 @@ pub struct Admission {
 struct Settings {
     config: Arc<RelayConfig>,
     rules: Arc<Rules>,
+    lists: Arc<ListRules>,
     address_rates: AddressRates,
 }
 
@@ -55,6 +59,7 @@ impl Settings {
     fn new(config: Arc<RelayConfig>) -> Self {
         Self {
             rules: Arc::new(Rules::new(&config)),
+            lists: Arc::new(ListRules::new(&config.admission)),
             address_rates: AddressRates::new(&config.limits),
             config,
         }
@@ -146,6 +151,13 @@ impl Admission {
         self.counted(connection.rates.check_auth())
     }
 
+    /// A token for a management call, charged before its signature is looked at. A proxy's clients count as one address.
+    pub fn admit_call(&self, address: std::net::IpAddr) -> Result<(), Refusal> {
+        let settings = self.settings.load();
+        let key = self.addresses.key(address);
+        self.counted(settings.address_rates.check_event(&key))
+    }
+
     /// The dear half for an EVENT, on a worker: shape, rules, id, work and signature. `known` is asked last, on the same worker:
     /// only who holds a genuine event may learn what the relay knows of it.
     pub async fn verify_event(
@@ -153,15 +165,21 @@ impl Admission {
         json: Bytes,
         readers: Arc<Readers>,
         now_s: u64,
-        known: impl FnOnce(&Event) -> Result<(), Refusal> + Send + 'static,
+        known: impl FnOnce(&Event, &ListRules, &Readers) -> Result<(), Refusal> + Send + 'static,
     ) -> Result<Arc<Event>, Refusal> {
-        let rules = self.settings.load().rules.clone();
+        let (rules, lists) = {
+            let settings = self.settings.load();
+            (settings.rules.clone(), settings.lists.clone())
+        };
         let started = Instant::now();
-        let of_work = rules.clone();
+        let (of_work, of_readers, of_lists) = (rules.clone(), readers.clone(), lists.clone());
         let checks = Checks {
-            before: Box::new(move |event| rules.check(event, &readers, now_s)),
+            before: Box::new(move |event| {
+                rules.check(event, &of_readers, now_s)?;
+                of_lists.check_denied(event)
+            }),
             identified: Box::new(move |event| of_work.check_work(event)),
-            after: Box::new(known),
+            after: Box::new(move |event| known(event, &lists, &readers)),
         };
         let verified = self.verifier.run(json, checks).await;
         self.metrics
@@ -180,6 +198,26 @@ impl Admission {
         let checks = Checks {
             before: Box::new(move |event| rules.check_auth(event, &challenge, now_s)),
             // An answer to this connection's own challenge is of no use to a spammer.
+            identified: Box::new(|_| Ok(())),
+            after: Box::new(|_| Ok(())),
+        };
+        let verified = self.verifier.run(json, checks).await;
+        self.counted(verified)
+    }
+
+    /// The same for the event of an Authorization header, whose rules are those of NIP-98.
+    pub async fn verify_http_auth(
+        &self,
+        json: Bytes,
+        request: http_auth::Request,
+        now_s: u64,
+    ) -> Result<Arc<Event>, Refusal> {
+        let config = self.settings.load().config.clone();
+        let checks = Checks {
+            before: Box::new(move |event| {
+                let urls = &config.public_urls;
+                Ok(http_auth::check(event, &request, urls, now_s)?)
+            }),
             identified: Box::new(|_| Ok(())),
             after: Box::new(|_| Ok(())),
         };

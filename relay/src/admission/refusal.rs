@@ -3,6 +3,7 @@
 use thiserror::Error;
 
 use crate::event::EventError;
+use crate::http_auth::HttpAuthError;
 use crate::log::PublishError;
 use crate::metrics::{EventResult, LimitRule};
 
@@ -80,6 +81,45 @@ pub enum Refusal {
     /// NIP-62: a request to vanish that is not for this relay.
     #[error("invalid: this request to vanish names other relays")]
     OtherRelays,
+    /// An administrator banned the author, or the configuration denies them.
+    #[error("blocked: this key is banned here")]
+    BannedKey,
+    /// An administrator banned the event.
+    #[error("blocked: this event is banned here")]
+    BannedEvent,
+    /// An administrator disallowed the kind, or the configuration denies it.
+    #[error("blocked: kind {kind} is not taken here")]
+    DisallowedKind {
+        /// The kind.
+        kind: u16,
+    },
+    /// Only kinds on a list are taken.
+    #[error(
+        "blocked: only kinds on this relay's list are taken here, and kind {kind} is not on it"
+    )]
+    KindNotAllowed {
+        /// The kind.
+        kind: u16,
+    },
+    /// Only keys on a list may publish.
+    #[error(
+        "restricted: only keys on this relay's allow list may publish here, and this key is not on it"
+    )]
+    KeyNotAllowed,
+    /// A gift wrap for a key that is not on the list, from nobody that is known.
+    #[error(
+        "auth-required: this relay takes gift wraps for keys on its allow list, and from such keys once they have authenticated"
+    )]
+    WrapNeedsAuth,
+    /// A gift wrap neither from nor for a key on the list.
+    #[error(
+        "restricted: this relay takes gift wraps for keys on its allow list and from such keys, and neither the recipient nor who \
+         authenticated is on it"
+    )]
+    WrapNotAllowed,
+    /// NIP-98: no authorization of this request.
+    #[error("auth-required: {0}")]
+    HttpAuth(#[from] HttpAuthError),
     /// NIP-42: not an answer to this connection's challenge.
     #[error("invalid: {0}")]
     Auth(AuthProblem),
@@ -146,6 +186,17 @@ impl Refusal {
         matches!(self, Self::Duplicate | Self::Superseded)
     }
 
+    /// Whether one more entry on a list would have let it pass.
+    pub fn is_for_want_of_an_entry(&self) -> bool {
+        matches!(
+            self,
+            Self::KindNotAllowed { .. }
+                | Self::KeyNotAllowed
+                | Self::WrapNeedsAuth
+                | Self::WrapNotAllowed
+        )
+    }
+
     /// What the metrics count.
     pub fn result(&self) -> EventResult {
         match self {
@@ -156,10 +207,21 @@ impl Refusal {
             | Self::TooManyTags { .. }
             | Self::OtherRelays
             | Self::Auth(_) => EventResult::invalid,
-            Self::Deleted | Self::Credential { .. } | Self::ProtectedRepost => EventResult::blocked,
+            Self::Deleted
+            | Self::Credential { .. }
+            | Self::ProtectedRepost
+            | Self::BannedKey
+            | Self::BannedEvent
+            | Self::DisallowedKind { .. }
+            | Self::KindNotAllowed { .. } => EventResult::blocked,
             Self::TooLittleWork { .. } | Self::TooLowTarget { .. } => EventResult::pow,
-            Self::Protected | Self::ShareUsed => EventResult::auth_required,
-            Self::ProtectedByAnother | Self::TooManyReaders { .. } => EventResult::restricted,
+            Self::Protected | Self::ShareUsed | Self::WrapNeedsAuth | Self::HttpAuth(_) => {
+                EventResult::auth_required
+            }
+            Self::ProtectedByAnother
+            | Self::TooManyReaders { .. }
+            | Self::KeyNotAllowed
+            | Self::WrapNotAllowed => EventResult::restricted,
             Self::Limited { .. } => EventResult::rate_limited,
             Self::Publish(error) => match error.prefix() {
                 "invalid" => EventResult::invalid,

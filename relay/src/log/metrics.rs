@@ -147,6 +147,7 @@ impl LogMetrics {
             "version",
             "event",
             "class",
+            "call",
         ] {
             drop(self.skipped.get_or_create(&reason_labels(reason)));
         }

@@ -158,6 +158,31 @@ closed_label!(
 );
 
 closed_label!(
+    /// How a management call ended, by the prefix of its error.
+    CallOutcome, {
+        /// Answered.
+        ok,
+        /// Malformed, or overtaken by a later change.
+        invalid,
+        /// Not authorized, or with an authorization that was used before.
+        auth_required,
+        /// Not for this key, or not for this relay.
+        restricted,
+        /// Too many events and calls from one address.
+        rate_limited,
+        /// The relay failed; the caller may call again.
+        error,
+    }
+);
+
+/// The method of a management call, `none` if it has none that the relay knows, and how it ended.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(super) struct CallLabels {
+    pub(super) method: &'static str,
+    pub(super) outcome: CallOutcome,
+}
+
+closed_label!(
     /// Where an event came from when it was offered to the live subscriptions.
     LiveSource, SourceLabels, source, {
         /// This relay's own publisher.

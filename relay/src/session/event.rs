@@ -9,7 +9,7 @@ use serde_json::value::RawValue;
 use tracing::Instrument;
 
 use super::{Services, Session, unix_millis};
-use crate::admission::{InFlightPermit, Refusal};
+use crate::admission::{InFlightPermit, ListRules, Refusal};
 use crate::event::{Event, kind};
 use crate::index::{Index, Known};
 use crate::live::SharedReaders;
@@ -17,6 +17,7 @@ use crate::log::{PublishContext, Published};
 use crate::message;
 use crate::metrics::{EventResult, Stage};
 use crate::session::outbox::Outbox;
+use crate::visibility::Readers;
 
 impl Session {
     /// Takes an EVENT. Its answer comes later; the next message may be taken at once.
@@ -74,10 +75,12 @@ impl Publishing {
         let is_stranger = readers.is_empty();
         let now_s = admitted_ms / 1000;
         let index = self.services.index.clone();
+        let is_rebuilding = self.services.readiness.refuses_reads().is_some();
         let event = self
             .services
             .admission
-            .verify_event(json, readers, now_s, move |event| {
+            .verify_event(json, readers, now_s, move |event, lists, readers| {
+                refuse_unlisted(&index, event, lists, readers, is_rebuilding)?;
                 refuse_known(&index, event, now_s)
             })
             .instrument(tracing::debug_span!("admission"))
@@ -101,6 +104,31 @@ impl Publishing {
             Ok(Published::Stored | Published::HandedOver) => Ok(""),
             Ok(Published::Duplicate) => Err(Refusal::Duplicate),
             Err(error) => Err(Refusal::Publish(error)),
+        }
+    }
+}
+
+/// What the lists forbid is refused before anything is said of what is known. An index that is being rebuilt may not know yet who is allowed: it
+/// must not turn a member away for good.
+fn refuse_unlisted(
+    index: &Index,
+    event: &Event,
+    lists: &ListRules,
+    readers: &Readers,
+    is_rebuilding: bool,
+) -> Result<(), Refusal> {
+    match index.lists() {
+        Ok(fleet) => lists
+            .check(event, readers, &fleet)
+            .map_err(|refusal| match refusal {
+                refusal if is_rebuilding && refusal.is_for_want_of_an_entry() => {
+                    Refusal::Failed("this relay rebuilds its lists")
+                }
+                refusal => refusal,
+            }),
+        Err(error) => {
+            tracing::warn!(%error, "the index did not answer");
+            Err(Refusal::Failed("the index did not answer"))
         }
     }
 }

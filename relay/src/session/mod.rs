@@ -32,6 +32,7 @@ use crate::event::Event;
 use crate::index::Index;
 use crate::live::{Live, SharedReaders};
 use crate::log::{PublishContext, PublishError, Published, Readiness};
+use crate::management::record::SignedChange;
 use crate::message::{self, About, ClientMessage, MessageError, MessageLimits};
 use crate::metrics::{AuthStep, LimitRule, Metrics};
 use crate::visibility::Readers;
@@ -51,6 +52,13 @@ pub trait Publish: Send + Sync + 'static {
         event: Arc<Event>,
         context: PublishContext,
     ) -> BoxFuture<'_, Result<Published, PublishError>>;
+
+    /// The same for a change of the fleet's lists; answers whether it stands against the changes known by then.
+    fn publish_change(
+        &self,
+        change: Arc<SignedChange>,
+        context: PublishContext,
+    ) -> BoxFuture<'_, Result<bool, PublishError>>;
 }
 
 /// What every session of a relay shares.
@@ -362,7 +370,7 @@ impl Drop for Session {
     }
 }
 
-fn unix_millis() -> u64 {
+pub(crate) fn unix_millis() -> u64 {
     let since = SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .unwrap_or_default();

@@ -67,7 +67,7 @@ impl ReadPool {
     }
 
     /// Runs a short read. The semaphore is fair, so waiting reads take turns.
-    pub(super) async fn run<T: Send + 'static>(
+    pub(crate) async fn run<T: Send + 'static>(
         &self,
         read: impl FnOnce() -> T + Send + 'static,
     ) -> Result<T, JoinError> {

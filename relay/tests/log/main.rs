@@ -3,6 +3,7 @@
 mod client;
 mod faults;
 mod keys;
+mod manage;
 mod nats;
 mod path;
 mod pod;

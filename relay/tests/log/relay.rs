@@ -4,7 +4,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use nightjar_config::{
-    FleetRef, IndexConfig, Limits, LogConfig, NatsClient, RegionLog, RelayConfig, RelayInfo,
+    AdmissionConfig, FleetRef, IndexConfig, Limits, LogConfig, ManagementConfig, NatsClient,
+    RegionLog, RelayConfig, RelayInfo,
 };
 use nightjar_envelope::Keyring;
 use rustix::process::{Pid, Signal, kill_process};
@@ -69,6 +70,8 @@ impl Relay {
             },
             info: RelayInfo::default(),
             limits: Limits::default(),
+            admission: AdmissionConfig::default(),
+            management: ManagementConfig::default(),
             tracing: None,
         };
         let relay = Self {

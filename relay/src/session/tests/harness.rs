@@ -22,9 +22,10 @@ use crate::admission::{Admission, VerifierOptions};
 use crate::cursor::Cursors;
 use crate::event::Event;
 use crate::http::{self, PublicPort};
-use crate::index::{Advance, Applied, Index, IndexError, IndexOptions, LogEntry};
+use crate::index::{Advance, Applied, Index, IndexError, IndexOptions, LogEntry, Logged};
 use crate::live::{Live, Source};
 use crate::log::{Keys as LogKeys, PublishContext, PublishError, Published, Readiness};
+use crate::management::record::SignedChange;
 use crate::metrics::Metrics;
 use crate::session::{Parts, Publish, ReadBounds, Services, unix_seconds};
 use crate::socket::Timings;
@@ -100,7 +101,7 @@ impl DirectPublisher {
                 .expect("no ephemeral event");
             let seq = sequences.get(&stream) + 1;
             let entry = LogEntry {
-                event: entry_event,
+                content: entry_event.clone().into(),
                 at: Some((stream.clone(), seq)),
                 log_time: crate::index::LogTime::Provisional(context.admitted_ms),
             };
@@ -115,7 +116,7 @@ impl DirectPublisher {
             )?;
             sequences.advance(&stream, seq);
             if applied == [Applied::New] {
-                live.deliver_at(&entry.event, Source::Publisher, entry.at.as_ref());
+                live.deliver_at(&entry_event, Source::Publisher, entry.at.as_ref());
             }
             live.advance(std::iter::once((&stream, seq)));
             Ok::<_, IndexError>(applied)
@@ -126,11 +127,32 @@ impl DirectPublisher {
         if applied == [Applied::New] {
             return Ok(Published::Stored);
         }
-        Ok(if event.is_private() {
+        Ok(if event.is_private() || applied == [Applied::Banned] {
             Published::Stored
         } else {
             Published::Duplicate
         })
+    }
+
+    async fn change_now(
+        &self,
+        change: Arc<SignedChange>,
+        context: PublishContext,
+    ) -> Result<bool, PublishError> {
+        self.published.fetch_add(1, Ordering::Relaxed);
+        let index = self.index.clone();
+        let entry = LogEntry {
+            content: Logged::Change(change),
+            at: None,
+            log_time: crate::index::LogTime::Provisional(context.admitted_ms),
+        };
+        let applied = tokio::task::spawn_blocking(move || {
+            index.apply(&[entry], &[], context.admitted_ms / 1000)
+        })
+        .await
+        .map_err(|_| PublishError::IndexUnavailable)?
+        .map_err(|_| PublishError::IndexUnavailable)?;
+        Ok(applied != [Applied::Superseded])
     }
 }
 
@@ -141,6 +163,14 @@ impl Publish for DirectPublisher {
         context: PublishContext,
     ) -> BoxFuture<'_, Result<Published, PublishError>> {
         self.publish_now(event, context).boxed()
+    }
+
+    fn publish_change(
+        &self,
+        change: Arc<SignedChange>,
+        context: PublishContext,
+    ) -> BoxFuture<'_, Result<bool, PublishError>> {
+        self.change_now(change, context).boxed()
     }
 }
 

@@ -2,6 +2,7 @@
 //! publisher of these tests applies straight to the index, as the log's publisher does after its acknowledgement.
 
 mod bad_input;
+mod calls;
 mod count;
 mod cursor;
 mod doors;
@@ -9,6 +10,8 @@ mod front;
 mod harness;
 mod lifecycle;
 mod limits;
+mod management;
+mod management_refusals;
 mod private_reads;
 mod publish;
 mod reconciliation;
