@@ -46,6 +46,7 @@ impl RelayConfig {
         self.check_log()?;
         self.info.check()?;
         self.limits.check()?;
+        self.plugins.check()?;
         if let Some(tracing) = &self.tracing {
             has_scheme(
                 "tracing.otlp_endpoint",
@@ -260,7 +261,7 @@ fn refusal(field: &str, message: &str) -> ConfigError {
     }
 }
 
-fn ensure(field: &str, holds: bool, message: &str) -> Result<(), ConfigError> {
+pub(crate) fn ensure(field: &str, holds: bool, message: &str) -> Result<(), ConfigError> {
     if holds {
         Ok(())
     } else {
@@ -268,7 +269,7 @@ fn ensure(field: &str, holds: bool, message: &str) -> Result<(), ConfigError> {
     }
 }
 
-fn within<N: PartialOrd + Display>(
+pub(crate) fn within<N: PartialOrd + Display>(
     field: &str,
     value: N,
     range: RangeInclusive<N>,

@@ -4,11 +4,13 @@
 
 mod check;
 mod limits;
+mod plugins;
 mod relay;
 #[cfg(test)]
 mod tests;
 
 pub use limits::Limits;
+pub use plugins::{OnFailure, Plugin, Plugins};
 pub use relay::{
     ConfigError, FleetRef, IndexConfig, LogConfig, NatsClient, RegionLog, RelayConfig, RelayInfo,
     TracingConfig,

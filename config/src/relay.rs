@@ -7,6 +7,7 @@ use nightjar_envelope::{FleetId, MESSAGE_SHARDS, RegionName, STATE_SHARDS};
 use serde::{Deserialize, Serialize};
 
 use crate::limits::Limits;
+use crate::plugins::Plugins;
 
 /// Why a relay's settings were refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -57,6 +58,9 @@ pub struct RelayConfig {
     /// What a client may ask of the relay.
     #[serde(default)]
     pub limits: Limits,
+    /// Policy programs; none unless named. Written only when there is one, so that relays which do not know them can read the file.
+    #[serde(default, skip_serializing_if = "Plugins::is_empty")]
+    pub plugins: Plugins,
     /// Where to send traces; none unless set.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tracing: Option<TracingConfig>,

@@ -5,12 +5,12 @@
 use std::fmt;
 use std::time::Duration;
 
-use nightjar_config::{Limits, RelayInfo, TracingConfig};
+use nightjar_config::{ConfigError, Limits, Plugins, RelayInfo, TracingConfig};
 use nightjar_envelope::RegionName;
 
 use crate::crd::{
-    DeletionPolicy, ImagesSpec, RegionSpec, RelayCluster, RelayInfoSpec, RolloutSpec, TracingSpec,
-    check_spec, format_bytes, load, parse_duration, parse_quantity, quote,
+    DeletionPolicy, ImagesSpec, PluginsSpec, RegionSpec, RelayCluster, RelayInfoSpec, RolloutSpec,
+    TracingSpec, check_spec, format_bytes, load, parse_duration, parse_quantity, quote,
 };
 
 /// Smallest log of a region: each of its six streams needs room for some of the largest envelopes.
@@ -37,6 +37,8 @@ pub struct ValidFleet {
     pub info: RelayInfo,
     /// What clients may ask of a relay.
     pub limits: Limits,
+    /// Policy programs of the relays.
+    pub plugins: Plugins,
     /// Where relays send traces.
     pub tracing: Option<TracingConfig>,
     /// Container images that were asked for.
@@ -167,6 +169,7 @@ pub fn validate(cluster: &RelayCluster) -> Result<ValidFleet, Vec<FieldError>> {
         check_storage(&regions, bytes, &mut errors);
     }
     let rollout = rollout_of(&cluster.spec.rollout, &mut errors);
+    let plugins = plugins_of(&cluster.spec.relay.plugins, &mut errors);
     let (Some(max_bytes_per_region), Some(message_retention), true) =
         (max_bytes_per_region, message_retention, errors.is_empty())
     else {
@@ -180,6 +183,7 @@ pub fn validate(cluster: &RelayCluster) -> Result<ValidFleet, Vec<FieldError>> {
         message_retention,
         info: info_of(&cluster.spec.relay.info),
         limits: cluster.spec.relay.limits.to_config(),
+        plugins,
         tracing: cluster.spec.tracing.as_ref().map(tracing_of),
         images: cluster.spec.images.clone(),
         rollout,
@@ -412,6 +416,23 @@ fn rollout_of(rollout: &RolloutSpec, errors: &mut Vec<FieldError>) -> ValidRollo
         pod_deadline: duration("podDeadline", &rollout.pod_deadline),
         settle: duration("settle", &rollout.settle),
     }
+}
+
+/// What the schema cannot say, such as the names of variables, is checked as the relay checks it.
+fn plugins_of(spec: &PluginsSpec, errors: &mut Vec<FieldError>) -> Plugins {
+    let plugins = spec.to_config();
+    for (name, plugin) in [("write", &plugins.write), ("read", &plugins.read)] {
+        let path = format!("spec.relay.plugins.{name}");
+        let known = errors.iter().any(|error| error.field.starts_with(&path));
+        let checked = plugin.as_ref().map(|plugin| plugin.check(&path));
+        match checked {
+            Some(Err(ConfigError::Field { field, message })) if !known => {
+                errors.push(FieldError::new(field, message));
+            }
+            _ => {}
+        }
+    }
+    plugins
 }
 
 fn tracing_of(tracing: &TracingSpec) -> TracingConfig {

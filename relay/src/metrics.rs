@@ -21,7 +21,8 @@ use labels::{
     SourceLabels, StageLabels,
 };
 pub use labels::{
-    AuthStep, Close, Door, EventResult, Handshake, LimitRule, LiveSource, Sli, Stage,
+    AuthStep, Close, Door, EventResult, Handshake, LimitRule, LiveSource, PluginAnswer,
+    PluginFailure, PluginName, Sli, Stage,
 };
 
 /// A family of counters over one closed label.
@@ -53,7 +54,7 @@ fn closes(registry: &mut Registry) -> Counters<CloseLabels> {
 }
 
 /// Seconds from 0.25 ms to some 16 s, doubling: answers of the relay.
-fn answer_seconds() -> Histogram {
+pub(crate) fn answer_seconds() -> Histogram {
     Histogram::new((0..17).map(|power| 0.000_25 * f64::from(1_u32 << power)))
 }
 

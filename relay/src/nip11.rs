@@ -99,7 +99,7 @@ impl<'a> Document<'a> {
                 default_limit: limits.default_limit,
                 auth_required: false,
                 payment_required: false,
-                restricted_writes: false,
+                restricted_writes: config.plugins.write.is_some(),
                 created_at_upper_limit: limits.created_at_ahead_seconds,
             },
             nightjar: Nightjar {

@@ -1,6 +1,6 @@
 //! The server: starts every part in order and stops them in reverse, within `limits.drain_seconds` and 3 s more.
 //!
-//! Order: admin port (so that `/readyz` tells the rest), index, log, admission, public port. A client that connects early
+//! Order: admin port (so that `/readyz` tells the rest), index, log, admission, policy programs, public port. A client that connects early
 //! is told what the relay waits for.
 
 use std::net::SocketAddr;
@@ -31,6 +31,7 @@ use crate::log::{
 };
 use crate::metrics::Metrics;
 use crate::metrics::state::{KeyMetrics, ReadinessMetrics};
+use crate::plugin::{PluginMetrics, Plugins};
 use crate::session::{Parts, Publish, Services};
 use crate::socket::Timings;
 use crate::{admin, reload};
@@ -137,6 +138,7 @@ struct Server {
     config: Arc<ArcSwap<RelayConfig>>,
     readiness: Readiness,
     public: PublicPort,
+    plugins: Plugins,
     log: Log,
     index: Index,
     /// Ends what only watches: the configuration file and the admin port.
@@ -188,6 +190,7 @@ impl Server {
             VerifierOptions::default(),
             Arc::clone(&metrics),
         ));
+        let plugins = Plugins::start(&settings.plugins, &plugin_metrics(&metrics));
         let services = Services::new(Parts {
             config: Arc::clone(&config),
             index: index.clone(),
@@ -196,6 +199,7 @@ impl Server {
             metrics,
             readiness: readiness.clone(),
             admission: Arc::clone(&admission),
+            plugins: plugins.clone(),
         });
         let public = http::serve(public_port, services, Timings::default()).map_err(|source| {
             ServerError::System {
@@ -223,6 +227,7 @@ impl Server {
             config,
             readiness,
             public,
+            plugins,
             log,
             index,
             stop,
@@ -247,7 +252,10 @@ impl Server {
             Err(_) => tracing::warn!("connections did not close in time"),
         }
         let deadline = Instant::now() + LOG_WITHIN;
-        self.log.stop(LOG_WITHIN / 2).await;
+        tokio::join!(self.log.stop(LOG_WITHIN / 2), async {
+            // What is not ended by then is killed with the process's last handle on it.
+            let _ = timeout_at(deadline, self.plugins.stop()).await;
+        });
         let index = self.index;
         let closed = tokio::task::spawn_blocking(move || index.close());
         match timeout_at(deadline, closed).await {
@@ -293,6 +301,12 @@ fn log_metrics(metrics: &Metrics) -> LogMetrics {
     let mut made = None;
     metrics.register(|registry| made = Some(LogMetrics::register(registry)));
     made.unwrap_or_else(|| LogMetrics::register(&mut Default::default()))
+}
+
+fn plugin_metrics(metrics: &Metrics) -> PluginMetrics {
+    let mut made = None;
+    metrics.register(|registry| made = Some(PluginMetrics::register(registry)));
+    made.unwrap_or_else(|| PluginMetrics::register(&mut Default::default()))
 }
 
 /// Tells those who keep something that follows from the configuration. The sessions read it where they need it.

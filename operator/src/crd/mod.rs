@@ -11,6 +11,7 @@ mod generate;
 mod limits;
 mod load;
 mod placement;
+mod plugins;
 mod quantity;
 mod reference;
 mod rollout;
@@ -29,6 +30,7 @@ pub use load::{MAX_FILE_BYTES, load};
 pub use placement::{
     IngressSpec, PlacementSpec, ResourcesSpec, ServiceSpec, ServiceType, TolerationSpec,
 };
+pub use plugins::{OnPluginFailure, PluginSpec, PluginsSpec};
 pub use quantity::{QuantityError, format_bytes, parse_quantity};
 pub use reference::reference_markdown;
 pub use rollout::{DeletionPolicy, ImagesSpec, RolloutSpec};
@@ -288,6 +290,10 @@ pub struct RelaySpec {
         validation = Rule::new("self.inFlightPublishBytesPerRelay >= self.inFlightPublishBytesPerConnection").message("inFlightPublishBytesPerRelay must be at least inFlightPublishBytesPerConnection").field_path(".inFlightPublishBytesPerRelay")
     )]
     pub limits: RelayLimits,
+
+    /// Programs that decide what relays take and answer. None unless named.
+    #[serde(default)]
+    pub plugins: PluginsSpec,
 }
 
 /// NIP-11 information. Everything is optional and can be changed live.

@@ -82,6 +82,7 @@ fn relay_config(plan: &Planner<'_>, id: &ProcessId) -> RelayConfig {
         },
         info: fleet.info.clone(),
         limits: fleet.limits.clone(),
+        plugins: fleet.plugins.clone(),
         tracing: fleet.tracing.clone(),
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! `on_text` takes messages in order. AUTH is finished before the next message is read, so that what follows it counts as
 //! authenticated; EVENTs are answered as they become durable, REQs, COUNTs and NEG-OPENs as they are
-//! read.
+//! read. What waits for a policy program does so on a task of its own.
 
 mod count;
 mod event;
@@ -33,6 +33,7 @@ use crate::live::{Live, SharedReaders};
 use crate::log::{PublishContext, PublishError, Published, Readiness};
 use crate::message::{self, About, ClientMessage, MessageError, MessageLimits};
 use crate::metrics::{AuthStep, LimitRule, Metrics};
+use crate::plugin::Plugins;
 use crate::visibility::Readers;
 use open::{Open, SharedOpen};
 use outbox::Outbox;
@@ -68,6 +69,8 @@ pub struct Services {
     pub readiness: Readiness,
     /// Rates, rules and signatures.
     pub admission: Arc<Admission>,
+    /// Policy programs.
+    pub plugins: Plugins,
     /// Threads of stored reads.
     pub reads: ReadPool,
     /// What one read may cost.
@@ -94,6 +97,8 @@ pub struct Parts {
     pub readiness: Readiness,
     /// See [`Services::admission`].
     pub admission: Arc<Admission>,
+    /// See [`Services::plugins`].
+    pub plugins: Plugins,
 }
 
 impl Services {
@@ -112,6 +117,7 @@ impl Services {
             metrics,
             readiness,
             admission,
+            plugins,
         } = parts;
         let sync_room = SyncRoom::new(bounds.relay_sync_events, metrics.clone());
         Arc::new(Self {
@@ -123,6 +129,7 @@ impl Services {
             metrics,
             readiness,
             admission,
+            plugins,
             reads: ReadPool::for_this_machine(),
             bounds,
             drain: CancellationToken::new(),
@@ -192,7 +199,7 @@ impl Session {
                 subscription,
                 filters,
             }) => {
-                self.on_req(&subscription, &filters, &limits).await;
+                self.on_req(&subscription, &filters, &limits);
             }
             Ok(ClientMessage::Count { query, filters }) => {
                 self.on_count(&query, &filters, &limits);
@@ -236,7 +243,7 @@ impl Session {
             About::Nothing => return self.notice(&reason).await,
             // What is refused also ends what it would have replaced.
             About::Subscription(id) => {
-                let replaced = self.lock().subscriptions.remove(id);
+                let replaced = self.lock().take_subscription(id);
                 drop(replaced);
                 message::closed(id, &reason)
             }
@@ -264,7 +271,7 @@ impl Session {
         let (ended, given_up) = {
             let mut open = self.lock();
             (
-                open.subscriptions.remove(subscription),
+                open.take_subscription(subscription),
                 open.counts.remove(subscription),
             )
         };
@@ -334,7 +341,8 @@ impl Session {
         let _ = tokio::time::timeout(publishes_within, self.publishes.wait()).await;
         const REASON: &str = "error: this relay is going away";
         let ended = std::mem::take(&mut *self.lock());
-        for id in ended.subscriptions.keys().chain(ended.counts.keys()) {
+        let asked = ended.asking.keys().chain(ended.counts.keys());
+        for id in ended.subscriptions.keys().chain(asked) {
             self.outbox.push_text(message::closed(id, REASON));
         }
         for id in ended.syncs.keys() {

@@ -4,7 +4,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use nightjar_config::{
-    FleetRef, IndexConfig, Limits, LogConfig, NatsClient, RegionLog, RelayConfig, RelayInfo,
+    FleetRef, IndexConfig, Limits, LogConfig, NatsClient, Plugins, RegionLog, RelayConfig,
+    RelayInfo,
 };
 use nightjar_envelope::Keyring;
 use rustix::process::{Pid, Signal, kill_process};
@@ -66,6 +67,7 @@ impl Relay {
             },
             info: RelayInfo::default(),
             limits: Limits::default(),
+            plugins: Plugins::default(),
             tracing: None,
         };
         let relay = Self {

@@ -25,6 +25,7 @@ use crate::index::{Applied, Index, IndexOptions, LogEntry};
 use crate::live::{Live, Source};
 use crate::log::{PublishContext, PublishError, Published, Readiness};
 use crate::metrics::Metrics;
+use crate::plugin::{Pace, PluginMetrics, Plugins};
 use crate::session::{Parts, Publish, ReadBounds, Services, unix_seconds};
 use crate::socket::Timings;
 
@@ -33,6 +34,14 @@ pub(super) const SOON: Duration = Duration::from_secs(10);
 
 /// The first negentropy message of a client without events: version, no upper bound, a list of 0 ids.
 pub(super) const NOTHING: &str = "6100000200";
+
+/// Failed plugins come back soon.
+const PACE: Pace = Pace {
+    least_pause: Duration::from_millis(100),
+    longest_pause: Duration::from_secs(1),
+    start_within: Duration::from_secs(30),
+    look_every: Duration::from_millis(50),
+};
 
 const CONFIG: &str = r#"
 fleet: {id: 00112233445566778899aabbccddeeff, name: test-fleet}
@@ -165,6 +174,10 @@ impl Relay {
             },
             metrics.clone(),
         );
+        let mut counted = None;
+        metrics.register(|registry| counted = Some(PluginMetrics::register(registry)));
+        let counted = counted.expect("metrics of plugins");
+        let plugins = Plugins::start_at(&config.plugins, &counted, PACE);
         let parts = Parts {
             config: Arc::new(ArcSwap::new(config)),
             index,
@@ -173,6 +186,7 @@ impl Relay {
             metrics,
             readiness: Readiness::default(),
             admission: Arc::new(admission),
+            plugins,
         };
         let services = Services::within(parts, bounds);
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
