@@ -291,7 +291,8 @@ pub struct RelaySpec {
     )]
     pub limits: RelayLimits,
 
-    /// Programs that decide what relays take and answer. None unless named.
+    /// Programs that decide what relays take and answer, in any language (`docs/how-to/plugins.md`). None unless named. A change restarts the
+    /// relays, one after the other; a change of a program's file has the program started anew, without a restart of the relay.
     #[serde(default)]
     pub plugins: PluginsSpec,
 }

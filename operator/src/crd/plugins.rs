@@ -6,8 +6,7 @@ use kube::KubeSchema;
 use nightjar_config::{OnFailure, Plugin, Plugins};
 use serde::{Deserialize, Serialize};
 
-/// Programs that decide what relays take and answer, in any language (`docs/how-to/plugins.md`). None unless named. A change restarts the
-/// relays, one after the other; a change of a program's file has the program started anew, without a restart of the relay.
+/// The policy programs of the relays.
 #[derive(KubeSchema, Serialize, Deserialize, Debug, Clone, PartialEq, Eq, Default)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct PluginsSpec {

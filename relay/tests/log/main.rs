@@ -5,6 +5,7 @@ mod faults;
 mod keys;
 mod nats;
 mod path;
+mod plugin;
 mod pod;
 mod relay;
 mod tls;

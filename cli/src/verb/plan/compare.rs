@@ -296,7 +296,7 @@ fn cost(path: &str, from: Option<&str>, to: Option<&str>) -> (String, bool, &'st
         _ if begins("regions.relays.resources") => restart(RELAYS, "the region's relays restart"),
         _ if begins("regions.nats.resources") => restart(NATS, "the region's NATS servers restart"),
         _ if begins("regions.placement") => restart(ALL, "all pods of the region restart"),
-        _ if begins("tracing") => restart(RELAYS, "relays restart"),
+        _ if begins("tracing") || begins("relay.plugins") => restart(RELAYS, "relays restart"),
         _ if begins("images.pullSecrets") => live("taken by pods that start from now on"),
         _ if begins("deletionPolicy") => live("holds from now on"),
         _ if begins("rollout") => live("holds from now on, also for a rollout that is under way"),
@@ -377,6 +377,14 @@ mod tests {
             ("spec:\n", "spec:\n  relay: {limits: {maxFilters: 7}}\n"),
             "spec.relay.limits.maxFilters",
             NONE,
+        ),
+        (
+            (
+                "spec:\n",
+                "spec:\n  relay: {plugins: {write: {command: [/policy]}}}\n",
+            ),
+            "spec.relay.plugins.write",
+            RELAYS,
         ),
         (
             ("spec:\n", "spec:\n  log: {retention: {messages: 60d}}\n"),
