@@ -12,6 +12,7 @@ use arc_swap::ArcSwap;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use nightjar_config::RelayConfig;
+use prometheus_client::registry::Registry;
 use thiserror::Error;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -180,7 +181,7 @@ impl Server {
             fresh: matches!(opened, OpenedAs::Fresh(_)),
             live: live.clone(),
             readiness: readiness.clone(),
-            metrics: log_metrics(&metrics),
+            metrics: registered(&metrics, LogMetrics::register),
         })
         .await?;
         let keys = Box::new(KeyMetrics(log.keys()));
@@ -190,7 +191,8 @@ impl Server {
             VerifierOptions::default(),
             Arc::clone(&metrics),
         ));
-        let plugins = Plugins::start(&settings.plugins, &plugin_metrics(&metrics));
+        let counted = registered(&metrics, PluginMetrics::register);
+        let plugins = Plugins::start(&settings.plugins, &counted);
         let services = Services::new(Parts {
             config: Arc::clone(&config),
             index: index.clone(),
@@ -201,12 +203,7 @@ impl Server {
             admission: Arc::clone(&admission),
             plugins: plugins.clone(),
         });
-        let public = http::serve(public_port, services, Timings::default()).map_err(|source| {
-            ServerError::System {
-                what: "listen",
-                source,
-            }
-        })?;
+        let public = serve(public_port, services)?;
         tokio::spawn(reload::watch(
             path,
             Arc::clone(&config),
@@ -297,16 +294,18 @@ async fn open_index(config: &RelayConfig) -> Result<(Index, OpenedAs), ServerErr
     Ok(opened)
 }
 
-fn log_metrics(metrics: &Metrics) -> LogMetrics {
+/// Metrics of one part of the relay, in the registry of all.
+fn registered<M>(metrics: &Metrics, register: impl Fn(&mut Registry) -> M) -> M {
     let mut made = None;
-    metrics.register(|registry| made = Some(LogMetrics::register(registry)));
-    made.unwrap_or_else(|| LogMetrics::register(&mut Default::default()))
+    metrics.register(|registry| made = Some(register(registry)));
+    made.unwrap_or_else(|| register(&mut Registry::default()))
 }
 
-fn plugin_metrics(metrics: &Metrics) -> PluginMetrics {
-    let mut made = None;
-    metrics.register(|registry| made = Some(PluginMetrics::register(registry)));
-    made.unwrap_or_else(|| PluginMetrics::register(&mut Default::default()))
+fn serve(listener: TcpListener, services: Arc<Services>) -> Result<PublicPort, ServerError> {
+    http::serve(listener, services, Timings::default()).map_err(|source| ServerError::System {
+        what: "listen",
+        source,
+    })
 }
 
 /// Tells those who keep something that follows from the configuration. The sessions read it where they need it.

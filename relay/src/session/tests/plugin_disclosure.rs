@@ -78,10 +78,13 @@ async fn neither_content_nor_recipient_of_private_events_nor_who_asks_for_which_
         json!({"#p": [recipient]}),
     ] {
         assert_eq!(
-            client.read("s", &[filter.clone()]).await,
+            client.read("s", std::slice::from_ref(&filter)).await,
             Ok(vec![id.clone()])
         );
-        assert_eq!(client.count("s", &[filter.clone()]).await, Ok(1));
+        assert_eq!(
+            client.count("s", std::slice::from_ref(&filter)).await,
+            Ok(1)
+        );
         client.send(json!(["NEG-OPEN", "s", filter, NOTHING])).await;
         assert_eq!(client.receive().await[0], "NEG-MSG");
     }
@@ -130,7 +133,7 @@ async fn public_events_and_filters_for_them_are_told_in_full() {
     let filter = json!({"kinds": [1], "#t": ["bird"], "ids": [note.id.to_hex()], "limit": 3});
     let mut client = relay.client().await;
     assert_eq!(
-        client.read("s", &[filter.clone()]).await,
+        client.read("s", std::slice::from_ref(&filter)).await,
         Ok(vec![note.id.to_hex()])
     );
     let asked = &lines(&reads).1[0];

@@ -51,10 +51,10 @@ async fn req_count_and_neg_open_are_refused_with_the_reason() {
     }
     let fine = json!({"kinds": [1]});
     assert_eq!(
-        client.read("s", &[fine.clone()]).await,
+        client.read("s", std::slice::from_ref(&fine)).await,
         Ok(vec![note.id.to_hex()])
     );
-    assert_eq!(client.count("s", &[fine.clone()]).await, Ok(1));
+    assert_eq!(client.count("s", std::slice::from_ref(&fine)).await, Ok(1));
     client.send(json!(["NEG-OPEN", "s", fine, NOTHING])).await;
     assert_eq!(client.receive().await[0], "NEG-MSG");
     assert_eq!(
@@ -213,7 +213,7 @@ async fn a_read_policy_that_fails_is_open_or_closed_as_configured() {
             let mut client = relay.client().await;
             let filter = json!({"kinds": [1]});
             let (read, count) = (
-                client.read("s", &[filter.clone()]).await,
+                client.read("s", std::slice::from_ref(&filter)).await,
                 client.count("s", &[filter]).await,
             );
             if on_failure == OnFailure::Accept {
