@@ -6,6 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use nightjar_config::Plugin;
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
+use tokio::task::spawn_blocking;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 use tokio_util::sync::CancellationToken;
 
@@ -42,8 +43,7 @@ impl Default for Pace {
     }
 }
 
-/// A question on its way.
-#[derive(Debug)]
+/// A question on its way. Without `Debug`: what a client wrote stays out of logs.
 pub(super) struct Question {
     pub(super) id: String,
     pub(super) line: Bytes,
@@ -103,7 +103,10 @@ impl Keeper {
         loop {
             let stamps = Stamps::of(&self.settings).await;
             let started = Instant::now();
-            let ended = match Program::start(name, &self.settings) {
+            let settings = self.settings.clone();
+            // The system may wait for a disk before it runs the program.
+            let program = spawn_blocking(move || Program::start(name, &settings)).await;
+            let ended = match program.unwrap_or_else(|error| Err(std::io::Error::other(error))) {
                 Ok(program) => self.serve(program, &stamps).await,
                 Err(error) => {
                     let program = &self.settings.command[0];

@@ -33,8 +33,7 @@ const END_WITHIN: Duration = Duration::from_millis(500);
 /// One that was killed, or that closed its stdout by itself.
 const GONE_WITHIN: Duration = Duration::from_millis(300);
 
-/// What came from a program's stdout.
-#[derive(Debug)]
+/// What came from a program's stdout. Without `Debug`: it may repeat what a client wrote.
 pub(super) enum Output {
     /// A line, its line break left out.
     Line(Vec<u8>),

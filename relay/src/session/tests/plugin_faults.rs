@@ -1,5 +1,6 @@
 //! Policy programs that fail: what clients are told, that the program comes back, and that it is gone when the relay is.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::time::Duration;
 
@@ -222,6 +223,53 @@ async fn the_queue_before_a_program_is_bounded() {
     assert_eq!(relay.series(&failures("full")), 1);
     relay
         .until_series("nj_plugin_in_flight{plugin=\"write\"}", 1)
+        .await;
+}
+
+/// Silence would be a defect: whatever the program does, each event gets one answer, and what was accepted is there.
+#[tokio::test]
+async fn every_event_gets_one_answer_from_a_program_that_does_everything_wrong() {
+    let wild = r#"n=0; while next; do
+  n=$((n+1))
+  case $((n % 23)) in
+    3) ;;
+    5) reject "rate-limited: five";;
+    7) accept; accept;;
+    9) printf 'half a line'; accept;;
+    11) id=nobody; accept;;
+    13) printf '{"id":"%s"}\n' "$id";;
+    *) accept;;
+  esac
+  if [ $n -ge 70 ]; then exit 1; fi
+done"#;
+    let relay = writing_under(Plugin {
+        timeout_ms: 700,
+        ..script(wild)
+    })
+    .await;
+    let keys = Keys::generate();
+    let mut client = relay.client().await;
+    let mut expected = BTreeSet::new();
+    for number in 0..200 {
+        let sent = event(&keys, 1, &number.to_string(), &[]);
+        expected.insert(sent.id.to_hex());
+        client.send(json!(["EVENT", sent])).await;
+    }
+    let (mut answered, mut accepted) = (BTreeSet::new(), 0);
+    for _ in 0..200 {
+        let answer = client.receive().await;
+        accepted += u64::from(answer[2] == true);
+        let is_new = answered.insert(answer[1].as_str().expect("an id").to_owned());
+        assert!(is_new, "answered twice: {answer}");
+    }
+    assert_eq!(answered, expected);
+    assert!(accepted > 0);
+    assert_eq!(relay.publisher.published(), accepted);
+    client.check_alive().await;
+    relay
+        .until("nothing is in flight", |_| {
+            relay.series("nj_plugin_in_flight{plugin=\"write\"}") == 0
+        })
         .await;
 }
 
