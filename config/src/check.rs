@@ -52,6 +52,7 @@ impl RelayConfig {
         self.limits.check()?;
         self.admission.check()?;
         self.management.check()?;
+        self.plugins.check()?;
         if let Some(tracing) = &self.tracing {
             has_scheme(
                 "tracing.otlp_endpoint",
@@ -342,7 +343,7 @@ fn refusal(field: &str, message: &str) -> ConfigError {
     }
 }
 
-fn ensure(field: &str, holds: bool, message: &str) -> Result<(), ConfigError> {
+pub(crate) fn ensure(field: &str, holds: bool, message: &str) -> Result<(), ConfigError> {
     if holds {
         Ok(())
     } else {
@@ -350,7 +351,7 @@ fn ensure(field: &str, holds: bool, message: &str) -> Result<(), ConfigError> {
     }
 }
 
-fn within<N: PartialOrd + Display>(
+pub(crate) fn within<N: PartialOrd + Display>(
     field: &str,
     value: N,
     range: RangeInclusive<N>,

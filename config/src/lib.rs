@@ -5,6 +5,7 @@
 mod admission;
 mod check;
 mod limits;
+mod plugins;
 mod relay;
 #[cfg(test)]
 mod tests;
@@ -14,6 +15,7 @@ pub use check::check_origin;
 /// A network in CIDR notation, as `10.0.0.0/8`.
 pub use ipnet::IpNet;
 pub use limits::Limits;
+pub use plugins::{OnFailure, Plugin, Plugins};
 pub use relay::{
     ConfigError, FleetRef, IndexConfig, LogConfig, NatsClient, RegionLog, RelayConfig, RelayInfo,
     TlsFiles, TracingConfig,

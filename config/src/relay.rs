@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::admission::{AdmissionConfig, ManagementConfig};
 use crate::limits::Limits;
+use crate::plugins::Plugins;
 
 /// Why a relay's settings were refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -76,6 +77,9 @@ pub struct RelayConfig {
     /// Who may manage the relay (NIP-86); nobody unless set.
     #[serde(default, skip_serializing_if = "ManagementConfig::is_default")]
     pub management: ManagementConfig,
+    /// Policy programs; none unless named. Written only when there is one, so that relays which do not know them can read the file.
+    #[serde(default, skip_serializing_if = "Plugins::is_empty")]
+    pub plugins: Plugins,
     /// Where to send traces; none unless set.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tracing: Option<TracingConfig>,

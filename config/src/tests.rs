@@ -4,8 +4,8 @@ use proptest::prelude::*;
 
 use crate::{
     AdmissionConfig, FleetRef, IndexConfig, KindAccess, Limits, LogConfig, ManagementConfig,
-    NatsClient, RegionLog, RelayConfig, RelayInfo, TlsFiles, TracingConfig, WriteAccess,
-    check_origin,
+    NatsClient, OnFailure, Plugin, Plugins, RegionLog, RelayConfig, RelayInfo, TlsFiles,
+    TracingConfig, WriteAccess, check_origin,
 };
 
 /// The least that a relay needs.
@@ -52,6 +52,7 @@ fn the_least_file_takes_every_default() {
     assert_eq!(config.limits, Limits::default());
     assert_eq!(config.info, RelayInfo::default());
     assert_eq!((config.sweeper, config.tracing), (false, None));
+    assert!(config.plugins.is_empty());
     assert_eq!(
         (config.tls, config.trusted_proxies, config.allowed_origins),
         (None, Vec::new(), Vec::new())
@@ -288,6 +289,55 @@ fn an_origin_is_what_a_browser_sends() {
 }
 
 #[test]
+fn a_plugin_that_will_not_do_is_refused_by_its_field() {
+    for (plugins, expected) in [
+        ("{write: {}}", "plugins.write: missing field `command`"),
+        (
+            "{filter: {command: [/x]}}",
+            "plugins: unknown field `filter`",
+        ),
+        (
+            "{read: {command: []}}",
+            "plugins.read.command: has 0 entries, must have 1 to 32",
+        ),
+        (
+            "{write: {command: [policy.py]}}",
+            "plugins.write.command[0]: must be the absolute path",
+        ),
+        (
+            "{write: {command: [/x, \"a\\0b\"]}}",
+            "plugins.write.command[1]: must not have a NUL byte",
+        ),
+        (
+            "{write: {command: [/x], watch: [/list, list]}}",
+            "plugins.write.watch[1]: must be an absolute path",
+        ),
+        (
+            "{write: {command: [/x], environment: {1A: b}}}",
+            "plugins.write.environment: names must be",
+        ),
+        (
+            "{write: {command: [/x], timeout_ms: 9}}",
+            "plugins.write.timeout_ms: is 9, must be 10 to 10000",
+        ),
+        (
+            "{write: {command: [/x], max_in_flight: 0}}",
+            "plugins.write.max_in_flight: is 0, must be 1 to 1000",
+        ),
+        (
+            "{write: {command: [/x], on_failure: open}}",
+            "plugins.write.on_failure: unknown variant `open`",
+        ),
+    ] {
+        names_its_field(
+            "index: {",
+            &format!("plugins: {plugins}\nindex: {{"),
+            expected,
+        );
+    }
+}
+
+#[test]
 fn text_that_is_no_mapping_is_refused() {
     for text in ["", "hello", "[1]", "fleet: [", "\u{0}"] {
         assert!(RelayConfig::from_yaml(text).is_err(), "{text:?}");
@@ -352,6 +402,18 @@ fn a_list_has_at_most_5000_entries() {
     );
 }
 
+/// For the same reason.
+#[test]
+fn plugins_are_written_only_when_there_are_any() {
+    let mut config = minimal();
+    assert!(!config.to_yaml().contains("plugins"));
+    config.plugins.read = Some(Plugin::new(vec!["/policy".to_owned()]));
+    let yaml = config.to_yaml();
+    assert!(yaml.contains("plugins:\n  read:\n"), "{yaml}");
+    assert!(yaml.contains("    on_failure: reject\n"), "{yaml}");
+    assert!(!config.plugins.give_address());
+}
+
 /// Every setting with a value, so that each is written.
 fn complete() -> RelayConfig {
     let url = || Some("https://example.org/".to_owned());
@@ -387,11 +449,28 @@ fn complete() -> RelayConfig {
         deny_kinds: vec![1],
     };
     config.management.admins = vec!["2".repeat(64)];
+    config.plugins = Plugins {
+        write: Some(any_plugin("NAME")),
+        read: Some(any_plugin("NAME")),
+    };
     config.tracing = Some(TracingConfig {
         otlp_endpoint: "http://127.0.0.1:4317".to_owned(),
         sample_ratio: 0.5,
     });
     config
+}
+
+/// A plugin with a value in each field, none of them the default.
+fn any_plugin(name: &str) -> Plugin {
+    Plugin {
+        command: vec!["/policy".to_owned(), "--strict".to_owned()],
+        watch: vec!["/list".to_owned()],
+        environment: [(name.to_owned(), "value".to_owned())].into(),
+        timeout_ms: 500,
+        on_failure: OnFailure::Accept,
+        max_in_flight: 7,
+        give_address: true,
+    }
 }
 
 /// Paths of the leaves, as the reference spells them.
@@ -421,7 +500,11 @@ fn the_reference_names_every_setting_and_shows_a_file_that_is_read() {
     );
     assert!(found.len() > 40, "{found:?}");
     for path in &found {
-        let shown = path.strip_prefix("limits.").unwrap_or(path);
+        let sections = ["limits.", "plugins.write.", "plugins.read."];
+        let shown = sections
+            .iter()
+            .find_map(|section| path.strip_prefix(section));
+        let shown = shown.unwrap_or(path);
         assert!(
             reference.contains(&format!("| `{shown}` |")),
             "{path} is not in docs/reference/relay-config.md"
@@ -464,6 +547,7 @@ fn limits_info_and_other_regions_change_live_and_the_rest_restarts() {
     assert!(change(|new| new.log.message_retention_seconds += 1));
     assert!(change(|new| new.listen.set_port(1)));
     assert!(change(|new| new.sweeper = true));
+    assert!(change(|new| new.plugins.write = Some(any_plugin("A"))));
     assert!(change(|new| new
         .nats
         .servers
@@ -651,6 +735,10 @@ fn any_config() -> impl Strategy<Value = RelayConfig> {
                 limits,
                 admission,
                 management,
+                plugins: Plugins {
+                    write: sweeper.then(|| any_plugin("_A1")),
+                    read: (port > 9).then(|| any_plugin("b")),
+                },
                 tracing,
             },
         )

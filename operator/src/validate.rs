@@ -6,13 +6,14 @@ use std::fmt;
 use std::time::Duration;
 
 use nightjar_config::{
-    AdmissionConfig, IpNet, Limits, ManagementConfig, RelayInfo, TracingConfig, check_origin,
+    AdmissionConfig, ConfigError, IpNet, Limits, ManagementConfig, Plugins, RelayInfo,
+    TracingConfig, check_origin,
 };
 use nightjar_envelope::RegionName;
 
 use crate::crd::{
-    DeletionPolicy, ImagesSpec, RegionSpec, RelayCluster, RelayInfoSpec, RolloutSpec, TracingSpec,
-    check_spec, format_bytes, load, parse_duration, parse_quantity, quote,
+    DeletionPolicy, ImagesSpec, PluginsSpec, RegionSpec, RelayCluster, RelayInfoSpec, RolloutSpec,
+    TracingSpec, check_spec, format_bytes, load, parse_duration, parse_quantity, quote,
 };
 
 /// Smallest log of a region: each of its six streams needs room for some of the largest envelopes.
@@ -49,6 +50,8 @@ pub struct ValidFleet {
     pub admission: AdmissionConfig,
     /// Who may manage them.
     pub management: ManagementConfig,
+    /// Policy programs of the relays.
+    pub plugins: Plugins,
     /// Where relays send traces.
     pub tracing: Option<TracingConfig>,
     /// Container images that were asked for.
@@ -181,6 +184,7 @@ pub fn validate(cluster: &RelayCluster) -> Result<ValidFleet, Vec<FieldError>> {
     let rollout = rollout_of(&cluster.spec.rollout, &mut errors);
     let trusted_proxies = networks_of(&cluster.spec.relay.trusted_proxies, &mut errors);
     check_origins(&cluster.spec.relay.allowed_origins, &mut errors);
+    let plugins = plugins_of(&cluster.spec.relay.plugins, &mut errors);
     let (Some(max_bytes_per_region), Some(message_retention), true) =
         (max_bytes_per_region, message_retention, errors.is_empty())
     else {
@@ -204,6 +208,7 @@ pub fn validate(cluster: &RelayCluster) -> Result<ValidFleet, Vec<FieldError>> {
         allowed_origins: cluster.spec.relay.allowed_origins.clone(),
         admission: cluster.spec.relay.admission.to_config(),
         management: cluster.spec.relay.management.to_config(),
+        plugins,
         tracing: cluster.spec.tracing.as_ref().map(tracing_of),
         images: cluster.spec.images.clone(),
         rollout,
@@ -464,6 +469,23 @@ fn rollout_of(rollout: &RolloutSpec, errors: &mut Vec<FieldError>) -> ValidRollo
         pod_deadline: duration("podDeadline", &rollout.pod_deadline),
         settle: duration("settle", &rollout.settle),
     }
+}
+
+/// What the schema cannot say, such as the names of variables, is checked as the relay checks it.
+fn plugins_of(spec: &PluginsSpec, errors: &mut Vec<FieldError>) -> Plugins {
+    let plugins = spec.to_config();
+    for (name, plugin) in [("write", &plugins.write), ("read", &plugins.read)] {
+        let path = format!("spec.relay.plugins.{name}");
+        let known = errors.iter().any(|error| error.field.starts_with(&path));
+        let checked = plugin.as_ref().map(|plugin| plugin.check(&path));
+        match checked {
+            Some(Err(ConfigError::Field { field, message })) if !known => {
+                errors.push(FieldError::new(field, message));
+            }
+            _ => {}
+        }
+    }
+    plugins
 }
 
 fn tracing_of(tracing: &TracingSpec) -> TracingConfig {

@@ -22,7 +22,8 @@ use labels::{
     SliLabels, SourceLabels, StageLabels,
 };
 pub use labels::{
-    AuthStep, CallOutcome, Close, Door, EventResult, Handshake, LimitRule, LiveSource, Sli, Stage,
+    AuthStep, CallOutcome, Close, Door, EventResult, Handshake, LimitRule, LiveSource,
+    PluginAnswer, PluginFailure, PluginName, Sli, Stage,
 };
 
 /// The method of a management call that was refused before its method was read, or that has none the relay knows.
@@ -73,7 +74,7 @@ fn calls(registry: &mut Registry) -> Counters<CallLabels> {
 }
 
 /// Seconds from 0.25 ms to some 16 s, doubling: answers of the relay.
-fn answer_seconds() -> Histogram {
+pub(crate) fn answer_seconds() -> Histogram {
     Histogram::new((0..17).map(|power| 0.000_25 * f64::from(1_u32 << power)))
 }
 

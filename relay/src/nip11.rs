@@ -118,7 +118,8 @@ impl<'a> Document<'a> {
                 default_limit: limits.default_limit,
                 auth_required: false,
                 payment_required: false,
-                restricted_writes: restricts_writes(&config.admission),
+                restricted_writes: restricts_writes(&config.admission)
+                    || config.plugins.write.is_some(),
                 created_at_upper_limit: limits.created_at_ahead_seconds,
             },
             cursor: CursorOffer {

@@ -1,6 +1,6 @@
 //! The server: starts every part in order and stops them in reverse, within `limits.drain_seconds` and 3 s more.
 //!
-//! Order: admin port (so that `/readyz` tells the rest), index, log, admission, public port. A client that connects early
+//! Order: admin port (so that `/readyz` tells the rest), index, log, admission, policy programs, public port. A client that connects early
 //! is told what the relay waits for.
 
 use std::net::SocketAddr;
@@ -12,6 +12,7 @@ use arc_swap::ArcSwap;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use nightjar_config::RelayConfig;
+use prometheus_client::registry::Registry;
 use thiserror::Error;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -33,6 +34,7 @@ use crate::log::{
 use crate::management::record::SignedChange;
 use crate::metrics::Metrics;
 use crate::metrics::state::{KeyMetrics, ReadinessMetrics};
+use crate::plugin::{PluginMetrics, Plugins};
 use crate::session::{Parts, Publish, Services};
 use crate::socket::Timings;
 use crate::{admin, reload};
@@ -150,6 +152,7 @@ struct Server {
     config: Arc<ArcSwap<RelayConfig>>,
     readiness: Readiness,
     public: PublicPort,
+    plugins: Plugins,
     log: Log,
     index: Index,
     /// Ends what only watches: the configuration file and the admin port.
@@ -192,7 +195,7 @@ impl Server {
             fresh: matches!(opened, OpenedAs::Fresh(_)),
             live: live.clone(),
             readiness: readiness.clone(),
-            metrics: log_metrics(&metrics),
+            metrics: registered(&metrics, LogMetrics::register),
         })
         .await?;
         let keys = KeyMetrics(log.keys());
@@ -202,6 +205,8 @@ impl Server {
             VerifierOptions::default(),
             Arc::clone(&metrics),
         ));
+        let counted = registered(&metrics, PluginMetrics::register);
+        let plugins = Plugins::start(&settings.plugins, &counted);
         let services = Services::new(Parts {
             config: Arc::clone(&config),
             index: index.clone(),
@@ -211,6 +216,7 @@ impl Server {
             readiness: readiness.clone(),
             admission: Arc::clone(&admission),
             cursors: Cursors::new(log.keys(), settings.fleet.id),
+            plugins: plugins.clone(),
         });
         let public = http::serve(public_port, tls, services, Timings::default());
         let public = public.map_err(|source| ServerError::system("listen", source))?;
@@ -236,6 +242,7 @@ impl Server {
             config,
             readiness,
             public,
+            plugins,
             log,
             index,
             stop,
@@ -260,7 +267,10 @@ impl Server {
             Err(_) => tracing::warn!("connections did not close in time"),
         }
         let deadline = Instant::now() + LOG_WITHIN;
-        self.log.stop(LOG_WITHIN / 2).await;
+        tokio::join!(self.log.stop(LOG_WITHIN / 2), async {
+            // What is not ended by then is killed with the process's last handle on it.
+            let _ = timeout_at(deadline, self.plugins.stop()).await;
+        });
         let index = self.index;
         let closed = tokio::task::spawn_blocking(move || index.close());
         match timeout_at(deadline, closed).await {
@@ -314,10 +324,11 @@ async fn open_index(config: &RelayConfig) -> Result<(Index, OpenedAs), ServerErr
     Ok(opened)
 }
 
-fn log_metrics(metrics: &Metrics) -> LogMetrics {
+/// Metrics of one part of the relay, in the registry of all.
+fn registered<M>(metrics: &Metrics, register: impl Fn(&mut Registry) -> M) -> M {
     let mut made = None;
-    metrics.register(|registry| made = Some(LogMetrics::register(registry)));
-    made.unwrap_or_else(|| LogMetrics::register(&mut Default::default()))
+    metrics.register(|registry| made = Some(register(registry)));
+    made.unwrap_or_else(|| register(&mut Registry::default()))
 }
 
 /// Tells those who keep something that follows from the configuration. The sessions read it where they need it.

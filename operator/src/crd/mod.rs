@@ -12,6 +12,7 @@ mod generate;
 mod limits;
 mod load;
 mod placement;
+mod plugins;
 mod quantity;
 mod reference;
 mod rollout;
@@ -32,6 +33,7 @@ pub use placement::{
     IngressSpec, PlacementSpec, RelayTlsSpec, ResourcesSpec, ServiceSpec, ServiceType,
     TolerationSpec,
 };
+pub use plugins::{OnPluginFailure, PluginSpec, PluginsSpec};
 pub use quantity::{QuantityError, format_bytes, parse_quantity};
 pub use reference::reference_markdown;
 pub use rollout::{DeletionPolicy, ImagesSpec, RolloutSpec};
@@ -343,6 +345,10 @@ pub struct RelaySpec {
     /// relay. Can be changed live. An administrator that is taken out calls no more; what they changed stays.
     #[serde(default)]
     pub management: ManagementSpec,
+    /// Programs that decide what relays take and answer, in any language (`docs/how-to/plugins.md`). None unless named. A change restarts the
+    /// relays, one after the other; a change of a program's file has the program started anew, without a restart of the relay.
+    #[serde(default)]
+    pub plugins: PluginsSpec,
 }
 
 /// NIP-11 information. Everything is optional and can be changed live.

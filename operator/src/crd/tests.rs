@@ -47,6 +47,7 @@ fn a_file_that_names_only_regions_has_every_default() {
     );
     assert_eq!(fleet.limits, nightjar_config::Limits::default());
     assert_eq!(fleet.tracing, None);
+    assert!(fleet.plugins.is_empty());
 }
 
 #[test]
@@ -55,7 +56,8 @@ fn every_setting_of_a_file_arrives() {
         "  regions: [{name: a, relays: {replicas: 2}, nats: {replicas: 1, storage: 2Gi}, publicURL: 'wss://a.example.org'}]\n  \
          log: {maxBytesPerRegion: 256Mi, retention: {messages: 5w}}\n  \
          relay: {info: {name: N, contact: 'mailto:x@example.org'}, limits: {maxFilters: 7, minPowDifficulty: 16, unauthenticatedLogPercent: 10, pingIntervalSeconds: 20}, tls: {secretName: s}, trustedProxies: [10.0.0.0/8], allowedOrigins: ['https://x.example.org'], \
-         admission: {write: AllowedKeys, denyKinds: [1]}, management: {admins: [3bf0c63fcb93463407af97a5e5ee64fa883d107ef9e558472c4eb9aaaefa459d]}}\n  \
+         admission: {write: AllowedKeys, denyKinds: [1]}, management: {admins: [3bf0c63fcb93463407af97a5e5ee64fa883d107ef9e558472c4eb9aaaefa459d]}, \
+         plugins: {write: {command: [/policy, -v], watch: [/list], environment: {A: b}, timeoutMs: 500, onFailure: Accept, maxInFlight: 1, giveAddress: true}}}\n  \
          tracing: {otlpEndpoint: 'http://127.0.0.1:4317', samplePercent: 50}",
     ))
     .unwrap();
@@ -104,6 +106,19 @@ fn every_setting_of_a_file_arrives() {
         (nightjar_config::WriteAccess::AllowedKeys, vec![1])
     );
     assert_eq!(fleet.management.admins.len(), 1);
+    let plugin = nightjar_config::Plugin {
+        watch: vec!["/list".to_owned()],
+        environment: [("A".to_owned(), "b".to_owned())].into(),
+        timeout_ms: 500,
+        on_failure: nightjar_config::OnFailure::Accept,
+        max_in_flight: 1,
+        give_address: true,
+        ..nightjar_config::Plugin::new(vec!["/policy".to_owned(), "-v".to_owned()])
+    };
+    assert_eq!(
+        (fleet.plugins.write, fleet.plugins.read),
+        (Some(plugin), None)
+    );
 }
 
 /// Insists that each text is refused with a line that begins so, and that every refusal is one line.
@@ -294,6 +309,26 @@ fn a_setting_that_will_not_do_is_refused_by_its_field() {
             with("relay: {allowedOrigins: ['https://x.example.org:443']}"),
             "spec.relay.allowedOrigins[0]: must not name the port",
         ),
+        (
+            with("relay: {plugins: {write: {}}}"),
+            "spec.relay.plugins.write.command: is missing",
+        ),
+        (
+            with("relay: {plugins: {write: {command: []}}}"),
+            "spec.relay.plugins.write.command: must have 1 to 32 entries, has 0",
+        ),
+        (
+            with("relay: {plugins: {read: {command: [/x], timeoutMs: 5}}}"),
+            "spec.relay.plugins.read.timeoutMs: must be from 10 to 10000, is 5",
+        ),
+        (
+            with("relay: {plugins: {read: {command: [/x], onFailure: Open}}}"),
+            "spec.relay.plugins.read.onFailure: must be Accept or Reject, is \"Open\"",
+        ),
+        (
+            with("relay: {plugins: {write: {command: [/x], environment: {1A: b}}}}"),
+            "spec.relay.plugins.write.environment: names must be 1 to 128",
+        ),
         (with("tracing: {}"), "spec.tracing.otlpEndpoint: is missing"),
     ]);
 }
@@ -401,6 +436,23 @@ fn rules_of_limits_that_depend_on_each_other() {
 }
 
 #[test]
+fn rule_a_plugin_is_named_by_its_absolute_path() {
+    let of = |program: &str| {
+        cluster(json!({
+            "regions": [{"name": "a"}],
+            "relay": {"plugins": {"write": {"command": [program, "x"]}}},
+        }))
+    };
+    assert!(of("/policy").validate_cel().is_ok());
+    let errors = validate(&of("policy.py")).unwrap_err();
+    assert!(errors[0].message.contains("absolute path"), "{errors:?}");
+    assert!(
+        errors[0].field.starts_with("spec.relay.plugins.write"),
+        "{errors:?}"
+    );
+}
+
+#[test]
 fn what_a_running_fleet_cannot_take_over_is_named() {
     let of = |spec: &str| from_yaml(&file(spec)).unwrap();
     let old = of("  regions: [{name: a}, {name: b, nats: {replicas: 1}}]");
@@ -444,7 +496,7 @@ fn every_field_is_bounded_and_explained() {
                 field["enum"].is_array()
                     || (field["minimum"].is_number() && field["maximum"].is_number())
             }
-            kind => kind == Some("object"),
+            kind => matches!(kind, Some("object" | "boolean")),
         };
         assert!(bounded, "{path} has no bounds: {field}");
         // The entries of a list of plain values are explained with the list.

@@ -92,6 +92,7 @@ fn relay_config(plan: &Planner<'_>, id: &ProcessId) -> RelayConfig {
         limits: fleet.limits.clone(),
         admission: fleet.admission.clone(),
         management: fleet.management.clone(),
+        plugins: fleet.plugins.clone(),
         tracing: fleet.tracing.clone(),
     }
 }

@@ -335,6 +335,11 @@ fn only_what_must_restart_restarts() {
     );
     let (restarted, _) = cost(("samplePercent: 5", "samplePercent: 6"));
     assert_eq!(restarted, relays);
+    let (restarted, _) = cost((
+        "relay: {",
+        "relay: {plugins: {write: {command: [/policy]}}, ",
+    ));
+    assert_eq!(restarted, relays);
     let (restarted, reloaded) = cost(("storage: 4Gi", "storage: 5Gi"));
     assert_eq!(
         (restarted, reloaded),

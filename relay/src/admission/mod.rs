@@ -28,6 +28,7 @@ pub use verifier::VerifierOptions;
 use crate::event::Event;
 use crate::http_auth;
 use crate::metrics::{LimitRule, Metrics, Stage};
+use crate::plugin::Source;
 use crate::visibility::Readers;
 use address::AddressBook;
 use in_flight::InFlight;
@@ -66,11 +67,14 @@ impl Settings {
     }
 }
 
-/// What a session keeps for admission: its own buckets and the key of its address, never the address.
+/// What a session keeps for admission: its own buckets and the key of its address. The address itself is kept only where a policy
+/// program is configured to be told it.
 #[derive(Debug)]
 pub struct ConnectionAdmission {
     /// The buckets of this connection.
     pub rates: ConnectionRates,
+    /// What policy programs are told of where the client is.
+    pub source: Source,
     in_flight: InFlight,
     address: AddressPermit,
 }
@@ -105,13 +109,15 @@ impl Admission {
     pub fn admit_connection(&self, address: std::net::IpAddr) -> Option<ConnectionAdmission> {
         let settings = self.settings.load();
         let limits = &settings.config.limits;
-        let address = self
+        let permit = self
             .addresses
             .connect(address, limits.connections_per_address)?;
+        let keep_address = settings.config.plugins.give_address();
         Some(ConnectionAdmission {
             rates: ConnectionRates::new(limits),
+            source: Source::new(address, permit.key(), keep_address),
             in_flight: self.in_flight.for_connection(),
-            address,
+            address: permit,
         })
     }
 

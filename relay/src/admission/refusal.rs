@@ -140,6 +140,17 @@ pub enum Refusal {
     /// Publishers without AUTH have used their share.
     #[error("auth-required: publishers without AUTH have used their share of this relay's storage")]
     ShareUsed,
+    /// The write policy does not want it.
+    #[error("{text}")]
+    Policy {
+        /// The reason, with its prefix.
+        text: String,
+        /// What it counts as.
+        result: EventResult,
+    },
+    /// The write policy failed, and fails closed.
+    #[error("error: the write policy does not answer, try again later")]
+    PolicyFailed,
     /// The publisher could not.
     #[error("{prefix}: {0}", prefix = .0.prefix())]
     Publish(PublishError),
@@ -228,7 +239,8 @@ impl Refusal {
                 "rate-limited" => EventResult::rate_limited,
                 _ => EventResult::error,
             },
-            Self::Failed(_) => EventResult::error,
+            Self::Policy { result, .. } => *result,
+            Self::PolicyFailed | Self::Failed(_) => EventResult::error,
         }
     }
 

@@ -206,6 +206,44 @@ closed_label!(
     }
 );
 
+closed_label!(
+    /// A policy program.
+    PluginName, {
+        /// Asked for events.
+        write,
+        /// Asked for REQ, COUNT and NEG-OPEN.
+        read,
+    }
+);
+
+closed_label!(
+    /// What a policy program answered.
+    PluginAnswer, {
+        /// It had nothing against it.
+        accepted,
+        /// The client was told a reason.
+        rejected,
+        /// The client was told that all is well.
+        shadow_rejected,
+    }
+);
+
+closed_label!(
+    /// Why a question to a policy program was not answered.
+    PluginFailure, {
+        /// Not in time.
+        timeout,
+        /// The program ended, or was ended for what it did, before it answered.
+        exit,
+        /// It answered with something that it may not answer.
+        nonsense,
+        /// It was not running.
+        down,
+        /// Too many questions were waiting already.
+        full,
+    }
+);
+
 /// Why a connection ended, and the close code that its client was sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub(super) struct CloseLabels {

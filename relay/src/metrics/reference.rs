@@ -9,6 +9,7 @@ use crate::http::{CertificateMetrics, TlsMetrics};
 use crate::index::IndexStats;
 use crate::index_metrics::IndexFigures;
 use crate::log::{LogMetrics, Readiness};
+use crate::plugin::PluginMetrics;
 
 const TOP: &str = "\
 # Metrics of a relay
@@ -53,6 +54,7 @@ pub fn reference_markdown() -> Result<String, fmt::Error> {
         LogMetrics::register(registry).show_all();
         CertificateMetrics::register(registry);
         TlsMetrics::register(registry);
+        PluginMetrics::register(registry);
     });
     let mut page = TOP.to_owned();
     for (name, row) in rows(&metrics.encode()?) {
@@ -144,6 +146,7 @@ mod tests {
             "| `nj_delivery_seconds` | histogram | `from`: name of a region | ",
             "| `nj_index_used_bytes` | gauge | ",
             "| `nj_ready` | gauge | ",
+            "| `nj_plugin_failures_total` | counter | `plugin`: read, write; `reason`: down, exit, full, nonsense, timeout | ",
         ] {
             assert!(
                 page.lines().any(|found| found.starts_with(line)),

@@ -1,4 +1,4 @@
-//! EVENT: admission, publish, OK.
+//! EVENT: admission, the write policy if there is one, publish, OK.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -16,6 +16,7 @@ use crate::live::SharedReaders;
 use crate::log::{PublishContext, Published};
 use crate::message;
 use crate::metrics::{EventResult, Stage};
+use crate::plugin::{Source, Write};
 use crate::session::outbox::Outbox;
 use crate::visibility::Readers;
 
@@ -43,6 +44,7 @@ impl Session {
         let work = Publishing {
             services: self.services.clone(),
             readers: self.readers.clone(),
+            source: self.admission.source.clone(),
             outbox: self.outbox.clone(),
             _permit: permit,
         };
@@ -63,6 +65,7 @@ impl Session {
 struct Publishing {
     services: Arc<Services>,
     readers: SharedReaders,
+    source: Source,
     outbox: Outbox,
     _permit: InFlightPermit,
 }
@@ -79,12 +82,26 @@ impl Publishing {
         let event = self
             .services
             .admission
-            .verify_event(json, readers, now_s, move |event, lists, readers| {
-                refuse_unlisted(&index, event, lists, readers, is_rebuilding)?;
-                refuse_known(&index, event, now_s)
-            })
+            .verify_event(
+                json,
+                readers.clone(),
+                now_s,
+                move |event, lists, readers| {
+                    refuse_unlisted(&index, event, lists, readers, is_rebuilding)?;
+                    refuse_known(&index, event, now_s)
+                },
+            )
             .instrument(tracing::debug_span!("admission"))
             .await?;
+        // Asked last: what the relay refuses by itself, or knows, is no question for a program.
+        let decided = self
+            .services
+            .plugins
+            .may_write(&event, &self.source, &readers, now_s)
+            .await?;
+        if decided == Write::Pretend {
+            return Ok("");
+        }
         if is_stranger && event.class() != Class::Ephemeral {
             self.services
                 .admission

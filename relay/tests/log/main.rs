@@ -6,6 +6,7 @@ mod keys;
 mod manage;
 mod nats;
 mod path;
+mod plugin;
 mod pod;
 mod relay;
 mod tls;

@@ -5,7 +5,7 @@ use std::process::{Child, Command, Stdio};
 
 use nightjar_config::{
     AdmissionConfig, FleetRef, IndexConfig, Limits, LogConfig, ManagementConfig, NatsClient,
-    RegionLog, RelayConfig, RelayInfo,
+    Plugins, RegionLog, RelayConfig, RelayInfo,
 };
 use nightjar_envelope::Keyring;
 use rustix::process::{Pid, Signal, kill_process};
@@ -72,6 +72,7 @@ impl Relay {
             limits: Limits::default(),
             admission: AdmissionConfig::default(),
             management: ManagementConfig::default(),
+            plugins: Plugins::default(),
             tracing: None,
         };
         let relay = Self {

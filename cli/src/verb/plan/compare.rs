@@ -296,7 +296,7 @@ fn cost(path: &str, from: Option<&str>, to: Option<&str>) -> (String, bool, &'st
         _ if begins("regions.relays.resources") => restart(RELAYS, "the region's relays restart"),
         _ if begins("regions.nats.resources") => restart(NATS, "the region's NATS servers restart"),
         _ if begins("regions.placement") => restart(ALL, "all pods of the region restart"),
-        _ if begins("tracing") => restart(RELAYS, "relays restart"),
+        _ if begins("tracing") || begins("relay.plugins") => restart(RELAYS, "relays restart"),
         _ if begins("relay.tls") => restart(
             RELAYS,
             "relays restart; the scheme of their URL (ws:// or wss://) is that of each relay as it runs",
@@ -405,6 +405,14 @@ mod tests {
             ),
             "spec.relay.allowedOrigins",
             NONE,
+        ),
+        (
+            (
+                "spec:\n",
+                "spec:\n  relay: {plugins: {write: {command: [/policy]}}}\n",
+            ),
+            "spec.relay.plugins.write",
+            RELAYS,
         ),
         (
             ("spec:\n", "spec:\n  log: {retention: {messages: 60d}}\n"),

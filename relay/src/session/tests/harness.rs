@@ -27,6 +27,7 @@ use crate::live::{Live, Source};
 use crate::log::{Keys as LogKeys, PublishContext, PublishError, Published, Readiness};
 use crate::management::record::SignedChange;
 use crate::metrics::Metrics;
+use crate::plugin::{Pace, PluginMetrics, Plugins};
 use crate::session::{Parts, Publish, ReadBounds, Services, unix_seconds};
 use crate::socket::Timings;
 
@@ -35,6 +36,14 @@ pub(super) const SOON: Duration = Duration::from_secs(10);
 
 /// The first negentropy message of a client without events: version, no upper bound, a list of 0 ids.
 pub(super) const NOTHING: &str = "6100000200";
+
+/// Failed plugins come back soon.
+const PACE: Pace = Pace {
+    least_pause: Duration::from_millis(100),
+    longest_pause: Duration::from_secs(1),
+    start_within: Duration::from_secs(30),
+    look_every: Duration::from_millis(50),
+};
 
 const CONFIG: &str = r#"
 fleet: {id: 00112233445566778899aabbccddeeff, name: test-fleet}
@@ -222,6 +231,10 @@ impl Relay {
             },
             metrics.clone(),
         );
+        let mut counted = None;
+        metrics.register(|registry| counted = Some(PluginMetrics::register(registry)));
+        let counted = counted.expect("metrics of plugins");
+        let plugins = Plugins::start_at(&config.plugins, &counted, PACE);
         let parts = Parts {
             config: Arc::new(ArcSwap::new(config)),
             index,
@@ -231,6 +244,7 @@ impl Relay {
             readiness: Readiness::default(),
             admission: Arc::new(admission),
             cursors: Cursors::new(LogKeys::fixed(keyring), fleet),
+            plugins,
         };
         let services = Services::within(parts, bounds);
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
