@@ -230,14 +230,7 @@ impl Server {
         let following = follow_reloads(Arc::clone(&config), admission, metrics, reloads);
         tokio::spawn(following);
         readiness.clear("start");
-        tracing::info!(
-            relay = settings.name,
-            region = %settings.region,
-            listen = %public.address(),
-            tls = settings.tls.is_some(),
-            admin = %settings.admin,
-            "serving"
-        );
+        tell_serving(&settings, &public);
         Ok(Self {
             config,
             readiness,
@@ -329,6 +322,17 @@ fn registered<M>(metrics: &Metrics, register: impl Fn(&mut Registry) -> M) -> M 
     let mut made = None;
     metrics.register(|registry| made = Some(register(registry)));
     made.unwrap_or_else(|| register(&mut Registry::default()))
+}
+
+fn tell_serving(settings: &RelayConfig, public: &PublicPort) {
+    tracing::info!(
+        relay = settings.name,
+        region = %settings.region,
+        listen = %public.address(),
+        tls = settings.tls.is_some(),
+        admin = %settings.admin,
+        "serving"
+    );
 }
 
 /// Tells those who keep something that follows from the configuration. The sessions read it where they need it.

@@ -309,6 +309,14 @@ fn a_setting_that_will_not_do_is_refused_by_its_field() {
             with("relay: {allowedOrigins: ['https://x.example.org:443']}"),
             "spec.relay.allowedOrigins[0]: must not name the port",
         ),
+        (with("tracing: {}"), "spec.tracing.otlpEndpoint: is missing"),
+    ]);
+}
+
+#[test]
+fn a_plugin_that_will_not_do_is_refused_by_its_field() {
+    let with = |rest: &str| file(&format!("  regions: [{{name: a}}]\n  {rest}"));
+    check_refusals(&[
         (
             with("relay: {plugins: {write: {}}}"),
             "spec.relay.plugins.write.command: is missing",
@@ -329,7 +337,6 @@ fn a_setting_that_will_not_do_is_refused_by_its_field() {
             with("relay: {plugins: {write: {command: [/x], environment: {1A: b}}}}"),
             "spec.relay.plugins.write.environment: names must be 1 to 128",
         ),
-        (with("tracing: {}"), "spec.tracing.otlpEndpoint: is missing"),
     ]);
 }
 
