@@ -139,7 +139,7 @@ mod tests {
         assert_eq!(page, reference_markdown().expect("the same page"));
         for line in [
             "| `nj_ws_connections` | gauge |  | Open WebSocket connections |",
-            "| `nj_reads_refused_total` | counter | `door`: count, live, neg, req, stored | ",
+            "| `nj_reads_refused_total` | counter | `door`: arrival, count, live, neg, req, stored | ",
             "| `nj_build_info` | info | `version`: version | ",
             "| `nj_admission_stage_seconds` | histogram | `stage`: publish, queue, verify | ",
             "| `nj_log_unknown_epoch` | gauge | `stream`: name of a stream; `epoch`: number of a key epoch | ",
