@@ -3,7 +3,7 @@
 use std::fmt::Display;
 use std::ops::RangeInclusive;
 
-use crate::admission::AdmissionConfig;
+use crate::admission::{AdmissionConfig, MAX_ADMINS, MAX_LISTED, ManagementConfig};
 use crate::limits::Limits;
 use crate::relay::{ConfigError, LogConfig, RelayConfig, RelayInfo};
 use crate::senders::{GiftWrapAdmission, KeyBudget, MAX_ROOTS, TrustConfig};
@@ -12,6 +12,8 @@ use crate::senders::{GiftWrapAdmission, KeyBudget, MAX_ROOTS, TrustConfig};
 const MIN_INDEX_BYTES: u64 = 16 << 20;
 /// Shortest retention of messages, in seconds: 30 days.
 const MIN_RETENTION_SECONDS: u64 = 30 * 24 * 60 * 60;
+/// Most proxies and most origins: each is looked at for every connection.
+const MAX_FRONT_ENTRIES: usize = 64;
 
 impl RelayConfig {
     /// Checks names and ranges.
@@ -22,6 +24,7 @@ impl RelayConfig {
         for (index, url) in self.public_urls.iter().enumerate() {
             has_scheme(&format!("public_urls[{index}]"), url, &["ws://", "wss://"])?;
         }
+        self.check_front()?;
         not_empty("nats.servers", &self.nats.servers)?;
         for (index, server) in self.nats.servers.iter().enumerate() {
             has_scheme(
@@ -49,6 +52,8 @@ impl RelayConfig {
         self.info.check()?;
         self.limits.check()?;
         self.admission.check()?;
+        self.management.check()?;
+        self.plugins.check()?;
         if let Some(tracing) = &self.tracing {
             has_scheme(
                 "tracing.otlp_endpoint",
@@ -56,6 +61,33 @@ impl RelayConfig {
                 &["http://", "https://"],
             )?;
             share("tracing.sample_ratio", tracing.sample_ratio)?;
+        }
+        Ok(())
+    }
+
+    /// What stands between clients and sessions.
+    fn check_front(&self) -> Result<(), ConfigError> {
+        for (field, len) in [
+            ("trusted_proxies", self.trusted_proxies.len()),
+            ("allowed_origins", self.allowed_origins.len()),
+        ] {
+            ensure(
+                field,
+                len <= MAX_FRONT_ENTRIES,
+                &format!("has {len} entries, the limit is {MAX_FRONT_ENTRIES}"),
+            )?;
+        }
+        for (index, origin) in self.allowed_origins.iter().enumerate() {
+            check_origin(origin)
+                .map_err(|message| refusal(&format!("allowed_origins[{index}]"), message))?;
+        }
+        if let Some(tls) = &self.tls {
+            for (field, path) in [
+                ("tls.cert_file", &tls.cert_file),
+                ("tls.key_file", &tls.key_file),
+            ] {
+                ensure(field, !path.as_os_str().is_empty(), "must not be empty")?;
+            }
         }
         Ok(())
     }
@@ -136,6 +168,14 @@ impl RelayInfo {
 
 impl AdmissionConfig {
     fn check(&self) -> Result<(), ConfigError> {
+        keys("admission.allow_pubkeys", &self.allow_pubkeys, MAX_LISTED)?;
+        keys("admission.deny_pubkeys", &self.deny_pubkeys, MAX_LISTED)?;
+        for (field, kinds) in [
+            ("admission.allow_kinds", &self.allow_kinds),
+            ("admission.deny_kinds", &self.deny_kinds),
+        ] {
+            short(field, kinds.len(), MAX_LISTED)?;
+        }
         self.gift_wraps.check()?;
         self.trust.check()?;
         self.key_budget.check()
@@ -179,6 +219,12 @@ impl TrustConfig {
             self.refresh_seconds,
             10..=86_400,
         )
+    }
+}
+
+impl ManagementConfig {
+    fn check(&self) -> Result<(), ConfigError> {
+        keys("management.admins", &self.admins, MAX_ADMINS)
     }
 }
 
@@ -292,8 +338,45 @@ impl Limits {
             self.publish_deadline_ms,
             500..=60_000,
         )?;
-        within("limits.drain_seconds", self.drain_seconds, 0..=600)
+        within("limits.drain_seconds", self.drain_seconds, 0..=600)?;
+        within(
+            "limits.ping_interval_seconds",
+            self.ping_interval_seconds,
+            5..=3_600,
+        )?;
+        within(
+            "limits.idle_timeout_seconds",
+            self.idle_timeout_seconds,
+            self.ping_interval_seconds + 1..=86_400,
+        )
     }
+}
+
+/// An origin as browsers send it: `scheme://host` or `scheme://host:port`, without a path, and without the port that the scheme has anyway.
+///
+/// # Errors
+/// What would be right.
+pub fn check_origin(origin: &str) -> Result<(), &'static str> {
+    const FORM: &str = "must be an origin as browsers send it, as https://chat.example.org or http://localhost:3000, without a path";
+    const PORT: &str = "must not name the port that its scheme has anyway: browsers leave it out";
+    let (scheme, host) = origin.split_once("://").ok_or(FORM)?;
+    let is_scheme = scheme.starts_with(|c: char| c.is_ascii_alphabetic())
+        && scheme
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || b"+.-".contains(&b));
+    let is_host = !host.is_empty()
+        && host
+            .bytes()
+            .all(|b| b.is_ascii_graphic() && !b"/?#@\\,\"'*".contains(&b));
+    if !is_scheme || !is_host || origin.len() > 512 {
+        return Err(FORM);
+    }
+    let names_default =
+        |of: &str, port: &str| scheme.eq_ignore_ascii_case(of) && host.ends_with(port);
+    if names_default("https", ":443") || names_default("http", ":80") {
+        return Err(PORT);
+    }
+    Ok(())
 }
 
 fn refusal(field: &str, message: &str) -> ConfigError {
@@ -303,7 +386,7 @@ fn refusal(field: &str, message: &str) -> ConfigError {
     }
 }
 
-fn ensure(field: &str, holds: bool, message: &str) -> Result<(), ConfigError> {
+pub(crate) fn ensure(field: &str, holds: bool, message: &str) -> Result<(), ConfigError> {
     if holds {
         Ok(())
     } else {
@@ -311,7 +394,7 @@ fn ensure(field: &str, holds: bool, message: &str) -> Result<(), ConfigError> {
     }
 }
 
-fn within<N: PartialOrd + Display>(
+pub(crate) fn within<N: PartialOrd + Display>(
     field: &str,
     value: N,
     range: RangeInclusive<N>,

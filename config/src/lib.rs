@@ -5,15 +5,20 @@
 mod admission;
 mod check;
 mod limits;
+mod plugins;
 mod relay;
 mod senders;
 #[cfg(test)]
 mod tests;
 
-pub use admission::AdmissionConfig;
+pub use admission::{AdmissionConfig, KindAccess, ManagementConfig, WriteAccess};
+pub use check::check_origin;
+/// A network in CIDR notation, as `10.0.0.0/8`.
+pub use ipnet::IpNet;
 pub use limits::Limits;
+pub use plugins::{OnFailure, Plugin, Plugins};
 pub use relay::{
     ConfigError, FleetRef, IndexConfig, LogConfig, NatsClient, RegionLog, RelayConfig, RelayInfo,
-    TracingConfig,
+    TlsFiles, TracingConfig,
 };
 pub use senders::{AuthRequired, FirstContact, GiftWrapAdmission, KeyBudget, TrustConfig};

@@ -58,7 +58,17 @@ pub struct Limits {
     pub publish_deadline_ms: u64,
     /// How long a stopping relay lets connections end, in seconds, 0 to 600. Default 5. The process ends at most 3 s later.
     pub drain_seconds: u64,
+    /// A silent client is pinged each time so many seconds have passed, 5 to 3,600. Default 45. Written only when it differs.
+    #[serde(skip_serializing_if = "is_default_ping")]
+    pub ping_interval_seconds: u64,
+    /// A client of which nothing was heard for so many seconds, not even the answer to a ping, is gone; more than `ping_interval_seconds`, up
+    /// to 86,400. Default 150. Written only when it differs.
+    #[serde(skip_serializing_if = "is_default_idle")]
+    pub idle_timeout_seconds: u64,
 }
+
+const PING_INTERVAL_SECONDS: u64 = 45;
+const IDLE_TIMEOUT_SECONDS: u64 = 150;
 
 #[allow(
     clippy::trivially_copy_pass_by_ref,
@@ -66,6 +76,22 @@ pub struct Limits {
 )]
 fn is_zero(value: &u32) -> bool {
     *value == 0
+}
+
+#[allow(
+    clippy::trivially_copy_pass_by_ref,
+    reason = "serde passes a reference"
+)]
+fn is_default_ping(value: &u64) -> bool {
+    *value == PING_INTERVAL_SECONDS
+}
+
+#[allow(
+    clippy::trivially_copy_pass_by_ref,
+    reason = "serde passes a reference"
+)]
+fn is_default_idle(value: &u64) -> bool {
+    *value == IDLE_TIMEOUT_SECONDS
 }
 
 impl Default for Limits {
@@ -95,6 +121,8 @@ impl Default for Limits {
             unauthenticated_log_share: 0.5,
             publish_deadline_ms: 5_000,
             drain_seconds: 5,
+            ping_interval_seconds: PING_INTERVAL_SECONDS,
+            idle_timeout_seconds: IDLE_TIMEOUT_SECONDS,
         }
     }
 }

@@ -3,11 +3,13 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use ipnet::IpNet;
 use nightjar_envelope::{FleetId, MESSAGE_SHARDS, RegionName, STATE_SHARDS};
 use serde::{Deserialize, Serialize};
 
-use crate::admission::AdmissionConfig;
+use crate::admission::{AdmissionConfig, ManagementConfig};
 use crate::limits::Limits;
+use crate::plugins::Plugins;
 
 /// Why a relay's settings were refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -44,6 +46,17 @@ pub struct RelayConfig {
     pub admin: SocketAddr,
     /// URLs (`ws://` or `wss://`) under which clients reach this relay; NIP-42 answers must name one of them. At least one.
     pub public_urls: Vec<String>,
+    /// The certificate with which `listen` speaks TLS; plain TCP if left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tls: Option<TlsFiles>,
+    /// Networks of the proxies in front of the relay, at most 64. Only they are believed who a client is (`Forwarded`, `X-Forwarded-For`).
+    /// Written only when there are any, so that relays which do not know it can read the file.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub trusted_proxies: Vec<IpNet>,
+    /// Origins (`scheme://host[:port]`) whose web pages may connect, at most 64; every one if empty. Programs that are no browsers name no
+    /// origin and are not concerned. Written only when there are any.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub allowed_origins: Vec<String>,
     /// How to reach the region's NATS servers.
     pub nats: NatsClient,
     /// The fleet's keyring, mode 0600. Watched: a changed file is used at once.
@@ -61,6 +74,12 @@ pub struct RelayConfig {
     /// Whose events the relay takes. Written only when it differs from the default.
     #[serde(default, skip_serializing_if = "AdmissionConfig::is_default")]
     pub admission: AdmissionConfig,
+    /// Who may manage the relay (NIP-86); nobody unless set.
+    #[serde(default, skip_serializing_if = "ManagementConfig::is_default")]
+    pub management: ManagementConfig,
+    /// Policy programs; none unless named. Written only when there is one, so that relays which do not know them can read the file.
+    #[serde(default, skip_serializing_if = "Plugins::is_empty")]
+    pub plugins: Plugins,
     /// Where to send traces; none unless set.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tracing: Option<TracingConfig>,
@@ -74,6 +93,16 @@ pub struct FleetRef {
     pub id: FleetId,
     /// Name of the `RelayCluster`, shown to clients: 1 to 63 of a-z, 0-9 and '-'.
     pub name: String,
+}
+
+/// The certificate of the public port. Both files are watched: a new pair is served to new connections, without a restart.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TlsFiles {
+    /// The certificate and those that lead to its authority, PEM, the relay's own first.
+    pub cert_file: PathBuf,
+    /// Its private key, PEM, mode 0600.
+    pub key_file: PathBuf,
 }
 
 /// Client connection to the region's NATS servers.
@@ -203,15 +232,18 @@ impl RelayConfig {
         serde_yaml::to_string(self).expect("settings are plain maps, lists and scalars")
     }
 
-    /// Whether going from `old` to `new` needs a restart. The known regions, `info`, `limits` and `admission` change live; everything
-    /// else does not.
+    /// Whether going from `old` to `new` needs a restart. The known regions, `info`, `limits`, `trusted_proxies`, `allowed_origins`, `admission` and
+    /// `management` change live; everything else does not.
     #[must_use]
     pub fn restart_required(old: &Self, new: &Self) -> bool {
         let mut live = old.clone();
         live.log.regions.clone_from(&new.log.regions);
         live.info.clone_from(&new.info);
         live.limits.clone_from(&new.limits);
+        live.trusted_proxies.clone_from(&new.trusted_proxies);
+        live.allowed_origins.clone_from(&new.allowed_origins);
         live.admission.clone_from(&new.admission);
+        live.management.clone_from(&new.management);
         let own_generation_moved = old.log.region(&old.region) != new.log.region(&new.region);
         live != *new || own_generation_moved
     }

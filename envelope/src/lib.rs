@@ -20,7 +20,8 @@ pub use name::{Class, FleetId, KeyEpoch, NameError, RegionName};
 pub use position::PositionVector;
 pub use route::{BUCKETS, MESSAGE_SHARDS, Route, RouteError, STATE_SHARDS};
 pub use seal::{
-    Body, DamageReason, OpenError, OpenedBody, SealError, TraceContext, VERSION, open, seal,
+    Body, BodyKind, DamageReason, OpenError, OpenedBody, SealError, TraceContext, VERSION, open,
+    seal,
 };
 pub use size::{MAX_ENVELOPE_BYTES, MAX_EVENT_BYTES};
 pub use spending::{MAX_SPENDING_KEYS, Spending, SpendingError};

@@ -1,7 +1,8 @@
-//! Sealing and opening. One envelope holds one event under the fleet's key, bound to its fleet and its route.
+//! Sealing and opening. One envelope holds one event, or one management call, under the fleet's key, bound to its fleet and its
+//! route.
 //!
 //! `version u8 | key epoch u32 | nonce 24 | ciphertext and tag`, all numbers big-endian. Plaintext:
-//! `flags u8 | admitted_ms u64 | 25 bytes of trace context if flagged | length u32 | event JSON | zeros up to the size class`.
+//! `flags u8 | admitted_ms u64 | 25 bytes of trace context if flagged | length u32 | JSON | zeros up to the size class`.
 
 use std::fmt;
 
@@ -22,6 +23,18 @@ pub const VERSION: u8 = 1;
 const NONCE_BYTES: usize = 24;
 /// Flag: a trace context follows the admission time.
 const FLAG_TRACE: u8 = 1;
+/// Flag: the JSON is a management call, not an event. A relay that does not know it skips the envelope as damaged.
+const FLAG_MANAGEMENT: u8 = 2;
+
+/// What the JSON of a body is.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum BodyKind {
+    /// An event of a client.
+    #[default]
+    Event,
+    /// A signed call that changes the fleet's lists of keys, events and kinds.
+    Management,
+}
 
 /// W3C trace context. It travels inside the sealed body only.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,20 +54,23 @@ pub struct Body<'a> {
     pub admitted_ms: u64,
     /// The publisher's trace, if sampled.
     pub trace: Option<TraceContext>,
-    /// The event as it came from the client, up to [`MAX_EVENT_BYTES`].
-    pub event_json: &'a [u8],
+    /// What `json` is.
+    pub kind: BodyKind,
+    /// The event as it came from the client, or the call; up to [`MAX_EVENT_BYTES`].
+    pub json: &'a [u8],
 }
 
 impl fmt::Debug for Body<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Body")
             .field("admitted_ms", &self.admitted_ms)
-            .field("event_bytes", &self.event_json.len())
+            .field("kind", &self.kind)
+            .field("json_bytes", &self.json.len())
             .finish_non_exhaustive()
     }
 }
 
-/// What was inside an envelope. `Debug` shows the event's length only.
+/// What was inside an envelope. `Debug` shows the length only.
 #[derive(Clone, PartialEq, Eq)]
 pub struct OpenedBody {
     /// The key epoch that opened it.
@@ -63,8 +79,10 @@ pub struct OpenedBody {
     pub admitted_ms: u64,
     /// The publisher's trace, if sampled.
     pub trace: Option<TraceContext>,
-    /// The event's bytes, as sealed. Whether they are JSON is not looked at here.
-    pub event_json: Vec<u8>,
+    /// What `json` is.
+    pub kind: BodyKind,
+    /// The bytes, as sealed. Whether they are JSON is not looked at here.
+    pub json: Vec<u8>,
 }
 
 impl fmt::Debug for OpenedBody {
@@ -72,7 +90,8 @@ impl fmt::Debug for OpenedBody {
         f.debug_struct("OpenedBody")
             .field("epoch", &self.epoch)
             .field("admitted_ms", &self.admitted_ms)
-            .field("event_bytes", &self.event_json.len())
+            .field("kind", &self.kind)
+            .field("json_bytes", &self.json.len())
             .finish_non_exhaustive()
     }
 }
@@ -119,7 +138,7 @@ pub enum DamageReason {
     Tag,
     /// A flag that version 1 does not have.
     Flags,
-    /// The event's length goes beyond the plaintext.
+    /// The length of the JSON goes beyond the plaintext.
     Length,
     /// The padding is not all zero.
     Padding,
@@ -202,30 +221,30 @@ fn seal_with_nonce(
 ) -> Result<Vec<u8>, SealError> {
     let too_large = SealError::TooLarge {
         limit: MAX_EVENT_BYTES,
-        len: body.event_json.len(),
+        len: body.json.len(),
     };
-    if body.event_json.len() > MAX_EVENT_BYTES {
+    if body.json.len() > MAX_EVENT_BYTES {
         return Err(too_large);
     }
     let trace_bytes = if body.trace.is_some() { TRACE_BYTES } else { 0 };
-    let size_class = size::class_for(PREFIX_BYTES + trace_bytes + body.event_json.len())
-        .ok_or(too_large.clone())?;
-    let event_len = u32::try_from(body.event_json.len()).map_err(|_| too_large)?;
+    let size_class =
+        size::class_for(PREFIX_BYTES + trace_bytes + body.json.len()).ok_or(too_large.clone())?;
+    let json_len = u32::try_from(body.json.len()).map_err(|_| too_large)?;
 
     // The whole envelope is laid out in one buffer and its tail is then encrypted in place.
     let mut envelope = Vec::with_capacity(size::envelope_len(size_class));
     envelope.push(VERSION);
     envelope.extend(keyring.seal_epoch().0.to_be_bytes());
     envelope.extend(nonce);
-    envelope.push(if body.trace.is_some() { FLAG_TRACE } else { 0 });
+    envelope.push(flags_of(body));
     envelope.extend(body.admitted_ms.to_be_bytes());
     if let Some(trace) = &body.trace {
         envelope.extend(trace.trace_id);
         envelope.extend(trace.span_id);
         envelope.push(trace.flags);
     }
-    envelope.extend(event_len.to_be_bytes());
-    envelope.extend(body.event_json);
+    envelope.extend(json_len.to_be_bytes());
+    envelope.extend(body.json);
     envelope.resize(HEADER_BYTES + size::plaintext_len(size_class), 0);
 
     let (header, plaintext) = envelope.split_at_mut(HEADER_BYTES);
@@ -239,6 +258,14 @@ fn seal_with_nonce(
         .expect("512 KiB is far below the limit of AES-GCM");
     envelope.extend_from_slice(&tag);
     Ok(envelope)
+}
+
+fn flags_of(body: &Body<'_>) -> u8 {
+    let trace = if body.trace.is_some() { FLAG_TRACE } else { 0 };
+    match body.kind {
+        BodyKind::Event => trace,
+        BodyKind::Management => trace | FLAG_MANAGEMENT,
+    }
 }
 
 /// The clear header and then, each with its length as one byte ahead: fleet id, origin region, generation, class, shard, bucket, size class.
@@ -264,9 +291,14 @@ fn associated_data(header: &[u8], fleet: &FleetId, route: &Route, size_class: u8
 fn parse_plaintext(epoch: KeyEpoch, mut plaintext: Vec<u8>) -> Result<OpenedBody, DamageReason> {
     let mut rest = plaintext.as_slice();
     let [flags] = take(&mut rest)?;
-    if flags & !FLAG_TRACE != 0 {
+    if flags & !(FLAG_TRACE | FLAG_MANAGEMENT) != 0 {
         return Err(DamageReason::Flags);
     }
+    let kind = if flags & FLAG_MANAGEMENT == 0 {
+        BodyKind::Event
+    } else {
+        BodyKind::Management
+    };
     let admitted_ms = u64::from_be_bytes(take(&mut rest)?);
     let trace = if flags & FLAG_TRACE == 0 {
         None
@@ -278,20 +310,21 @@ fn parse_plaintext(epoch: KeyEpoch, mut plaintext: Vec<u8>) -> Result<OpenedBody
             flags,
         })
     };
-    let event_len = u32::from_be_bytes(take(&mut rest)?) as usize;
-    let padding = rest.get(event_len..).ok_or(DamageReason::Length)?;
+    let json_len = u32::from_be_bytes(take(&mut rest)?) as usize;
+    let padding = rest.get(json_len..).ok_or(DamageReason::Length)?;
     if padding.iter().any(|byte| *byte != 0) {
         return Err(DamageReason::Padding);
     }
-    // The event stays in its buffer: what stands before it is moved out, the padding is cut.
+    // The JSON stays in its buffer: what stands before it is moved out, the padding is cut.
     let start = plaintext.len() - rest.len();
-    plaintext.truncate(start + event_len);
+    plaintext.truncate(start + json_len);
     plaintext.drain(..start);
     Ok(OpenedBody {
         epoch,
         admitted_ms,
         trace,
-        event_json: plaintext,
+        kind,
+        json: plaintext,
     })
 }
 
@@ -302,9 +335,9 @@ fn take<const N: usize>(rest: &mut &[u8]) -> Result<[u8; N], DamageReason> {
 }
 
 impl OpenedBody {
-    /// Wipes the event's bytes, for callers that keep it no longer.
+    /// Wipes the bytes, for callers that keep it no longer.
     pub fn wipe(&mut self) {
-        self.event_json.zeroize();
+        self.json.zeroize();
     }
 }
 

@@ -37,11 +37,12 @@ fn route() -> Route {
     Route::home("a".parse().unwrap(), 1, Class::Messages, 9)
 }
 
-fn body(event_json: &[u8]) -> Body<'_> {
+fn body(json: &[u8]) -> Body<'_> {
     Body {
         admitted_ms: 1_700_000_000_000,
         trace: None,
-        event_json,
+        kind: BodyKind::Event,
+        json,
     }
 }
 
@@ -144,19 +145,16 @@ fn golden_vectors_seal_and_open_as_in_the_first_version() {
         let body = Body {
             admitted_ms: vector.admitted_ms,
             trace: vector.trace(),
-            event_json: vector.event.as_bytes(),
+            kind: BodyKind::Event,
+            json: vector.event.as_bytes(),
         };
         let sealed =
             seal_with_nonce(&keyring, &vector.fleet, &route, &body, array(&vector.nonce)).unwrap();
         assert_eq!(hex::encode(&sealed), vector.envelope, "{}", vector.name);
         let opened = open(&keyring, &vector.fleet, &route, &sealed).unwrap();
         assert_eq!(
-            (
-                opened.admitted_ms,
-                opened.trace,
-                opened.event_json.as_slice()
-            ),
-            (body.admitted_ms, body.trace, body.event_json)
+            (opened.admitted_ms, opened.trace, opened.json.as_slice()),
+            (body.admitted_ms, body.trace, body.json)
         );
         let pubkey = array(&vector.pubkey);
         assert_eq!(
@@ -201,7 +199,8 @@ fn an_envelope_opens_with_what_was_sealed() {
                 epoch: KeyEpoch(3),
                 admitted_ms: 1_700_000_000_000,
                 trace,
-                event_json: EVENT.to_vec()
+                kind: BodyKind::Event,
+                json: EVENT.to_vec()
             }
         );
     }
@@ -230,7 +229,7 @@ fn the_largest_event_fits_with_and_without_a_trace_and_one_byte_more_does_not() 
         assert_eq!(
             open(&three_epochs(), &fleet(), &route(), &sealed)
                 .unwrap()
-                .event_json
+                .json
                 .len(),
             MAX_EVENT_BYTES
         );
@@ -356,9 +355,11 @@ fn a_plaintext_of_another_layout_is_refused_by_reason() {
             &sealed_plaintext(plaintext),
         )
     };
-    assert_eq!(opened(&plaintext(0, 4, 0)).unwrap().event_json, [0; 4]);
+    assert_eq!(opened(&plaintext(0, 4, 0)).unwrap().json, [0; 4]);
+    let call = opened(&plaintext(2, 4, 0)).unwrap();
+    assert_eq!((call.kind, call.json), (BodyKind::Management, vec![0; 4]));
     assert_eq!(
-        opened(&plaintext(2, 4, 0)),
+        opened(&plaintext(4, 4, 0)),
         Err(OpenError::Damaged(DamageReason::Flags))
     );
     assert_eq!(
@@ -391,13 +392,14 @@ proptest! {
     #[test]
     fn every_event_opens_as_it_was_sealed_in_an_envelope_of_a_size_class(
         event in proptest::collection::vec(any::<u8>(), 0..5_000), admitted_ms: u64, traced: bool, bucket in 0..BUCKETS,
+        kind in prop_oneof![Just(BodyKind::Event), Just(BodyKind::Management)],
     ) {
         let route = Route::home("a".parse().unwrap(), 1, Class::State, bucket);
-        let body = Body { admitted_ms, trace: traced.then(trace), event_json: &event };
+        let body = Body { admitted_ms, trace: traced.then(trace), kind, json: &event };
         let sealed = seal(&three_epochs(), &fleet(), &route, &body).unwrap();
         prop_assert!((0..11).any(|class| envelope_len(class) == sealed.len()));
         let opened = open(&three_epochs(), &fleet(), &route, &sealed).unwrap();
-        prop_assert_eq!((opened.admitted_ms, opened.trace, opened.event_json), (admitted_ms, body.trace, event));
+        prop_assert_eq!((opened.admitted_ms, opened.trace, opened.kind, opened.json), (admitted_ms, body.trace, kind, event));
     }
 
     #[test]
@@ -420,7 +422,7 @@ proptest! {
     #[test]
     fn any_plaintext_of_a_key_holder_is_parsed_or_refused(mut plaintext in proptest::collection::vec(any::<u8>(), 0..467), zeros: bool) {
         if zeros {
-            plaintext.first_mut().into_iter().for_each(|flags| *flags &= 1);
+            plaintext.first_mut().into_iter().for_each(|flags| *flags &= 3);
         }
         plaintext.resize(512 - HEADER_BYTES - size::TAG_BYTES, 0);
         let _ = open(&three_epochs(), &fleet(), &route(), &sealed_plaintext(&plaintext));

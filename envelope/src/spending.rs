@@ -274,7 +274,7 @@ mod tests {
         assert_eq!(open(&keyring, fleet(1), "b", &sealed), foreign);
         let other = Keyring::generate().unwrap();
         assert!(open(&other, fleet(1), "a", &sealed).is_err());
-        let mut later = sealed.clone();
+        let mut later = sealed;
         later[0] = 2;
         assert_eq!(
             open(&keyring, fleet(1), "a", &later),

@@ -5,12 +5,15 @@
 use std::fmt;
 use std::time::Duration;
 
-use nightjar_config::{AdmissionConfig, Limits, RelayInfo, TracingConfig};
+use nightjar_config::{
+    AdmissionConfig, ConfigError, IpNet, Limits, ManagementConfig, Plugins, RelayInfo,
+    TracingConfig, check_origin,
+};
 use nightjar_envelope::RegionName;
 
 use crate::crd::{
-    DeletionPolicy, ImagesSpec, RegionSpec, RelayCluster, RelayInfoSpec, RolloutSpec, TracingSpec,
-    check_spec, format_bytes, load, parse_duration, parse_quantity, quote,
+    DeletionPolicy, ImagesSpec, PluginsSpec, RegionSpec, RelayCluster, RelayInfoSpec, RolloutSpec,
+    TracingSpec, check_spec, format_bytes, load, parse_duration, parse_quantity, quote,
 };
 
 /// Smallest log of a region: each of its six streams needs room for some of the largest envelopes.
@@ -37,8 +40,18 @@ pub struct ValidFleet {
     pub info: RelayInfo,
     /// What clients may ask of a relay.
     pub limits: Limits,
+    /// Secret with the certificate that the relays serve. Only Kubernetes knows Secrets.
+    pub relay_tls_secret: Option<String>,
+    /// Networks of the proxies in front of the relays.
+    pub trusted_proxies: Vec<IpNet>,
+    /// Origins of web pages that may connect; every one if empty.
+    pub allowed_origins: Vec<String>,
     /// Whose events the relays take.
     pub admission: AdmissionConfig,
+    /// Who may manage them.
+    pub management: ManagementConfig,
+    /// Policy programs of the relays.
+    pub plugins: Plugins,
     /// Where relays send traces.
     pub tracing: Option<TracingConfig>,
     /// Container images that were asked for.
@@ -169,6 +182,9 @@ pub fn validate(cluster: &RelayCluster) -> Result<ValidFleet, Vec<FieldError>> {
         check_storage(&regions, bytes, &mut errors);
     }
     let rollout = rollout_of(&cluster.spec.rollout, &mut errors);
+    let trusted_proxies = networks_of(&cluster.spec.relay.trusted_proxies, &mut errors);
+    check_origins(&cluster.spec.relay.allowed_origins, &mut errors);
+    let plugins = plugins_of(&cluster.spec.relay.plugins, &mut errors);
     let (Some(max_bytes_per_region), Some(message_retention), true) =
         (max_bytes_per_region, message_retention, errors.is_empty())
     else {
@@ -182,7 +198,17 @@ pub fn validate(cluster: &RelayCluster) -> Result<ValidFleet, Vec<FieldError>> {
         message_retention,
         info: info_of(&cluster.spec.relay.info),
         limits: cluster.spec.relay.limits.to_config(),
+        relay_tls_secret: cluster
+            .spec
+            .relay
+            .tls
+            .as_ref()
+            .map(|tls| tls.secret_name.clone()),
+        trusted_proxies,
+        allowed_origins: cluster.spec.relay.allowed_origins.clone(),
         admission: cluster.spec.relay.admission.to_config(),
+        management: cluster.spec.relay.management.to_config(),
+        plugins,
         tracing: cluster.spec.tracing.as_ref().map(tracing_of),
         images: cluster.spec.images.clone(),
         rollout,
@@ -400,6 +426,34 @@ fn info_of(info: &RelayInfoSpec) -> RelayInfo {
     }
 }
 
+fn networks_of(asked: &[String], errors: &mut Vec<FieldError>) -> Vec<IpNet> {
+    let mut networks = Vec::new();
+    for (index, text) in asked.iter().enumerate() {
+        match text.parse() {
+            Ok(network) => networks.push(network),
+            Err(_) => errors.push(FieldError::new(
+                format!("spec.relay.trustedProxies[{index}]"),
+                format!(
+                    "must be a network in CIDR notation, as 10.0.0.0/8 or 192.0.2.7/32, is {}",
+                    quote(text)
+                ),
+            )),
+        }
+    }
+    networks
+}
+
+fn check_origins(asked: &[String], errors: &mut Vec<FieldError>) {
+    for (index, origin) in asked.iter().enumerate() {
+        if let Err(message) = check_origin(origin) {
+            errors.push(FieldError::new(
+                format!("spec.relay.allowedOrigins[{index}]"),
+                format!("{message}; is {}", quote(origin)),
+            ));
+        }
+    }
+}
+
 fn rollout_of(rollout: &RolloutSpec, errors: &mut Vec<FieldError>) -> ValidRollout {
     let mut duration = |name: &str, text: &str| {
         read(
@@ -415,6 +469,23 @@ fn rollout_of(rollout: &RolloutSpec, errors: &mut Vec<FieldError>) -> ValidRollo
         pod_deadline: duration("podDeadline", &rollout.pod_deadline),
         settle: duration("settle", &rollout.settle),
     }
+}
+
+/// What the schema cannot say, such as the names of variables, is checked as the relay checks it.
+fn plugins_of(spec: &PluginsSpec, errors: &mut Vec<FieldError>) -> Plugins {
+    let plugins = spec.to_config();
+    for (name, plugin) in [("write", &plugins.write), ("read", &plugins.read)] {
+        let path = format!("spec.relay.plugins.{name}");
+        let known = errors.iter().any(|error| error.field.starts_with(&path));
+        let checked = plugin.as_ref().map(|plugin| plugin.check(&path));
+        match checked {
+            Some(Err(ConfigError::Field { field, message })) if !known => {
+                errors.push(FieldError::new(field, message));
+            }
+            _ => {}
+        }
+    }
+    plugins
 }
 
 fn tracing_of(tracing: &TracingSpec) -> TracingConfig {

@@ -1,41 +1,47 @@
-//! The relay's public port: WebSocket upgrades, the NIP-11 document, a page for browsers, a line of text for others; accept, count
-//! and drain.
+//! The relay's public port: WebSocket upgrades, the NIP-11 document, a page for browsers, a line of text for others, management calls;
+//! accept, count and drain.
 
-use std::future::Future;
+mod certificate;
+mod client_address;
+mod door;
+mod open_files;
+mod origin;
+mod wire;
+
 use std::net::{IpAddr, SocketAddr};
-use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::task::{Context, Poll};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use axum::Router;
+use axum::body::Body;
 use axum::extract::connect_info::Connected;
 use axum::extract::ws::WebSocketUpgrade;
 use axum::extract::ws::rejection::WebSocketUpgradeRejection;
 use axum::extract::{ConnectInfo, State};
-use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
+use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
-use axum::serve::{IncomingStream, Listener};
-use rustix::process::{Resource, getrlimit, setrlimit};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::{TcpListener, TcpStream};
-use tokio::time::Sleep;
+use axum::serve::IncomingStream;
+use nightjar_config::TlsFiles;
+use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::admission::TIDY_EVERY;
-use crate::metrics::{Close, Handshake};
+use crate::management::api::{self, HttpRequest};
+use crate::metrics::{Close, Handshake, Metrics};
 use crate::nip11;
 use crate::page;
 use crate::session::outbox::Outbox;
 use crate::session::{Services, Session};
 use crate::socket::{self, Connection, Timings};
+pub(crate) use certificate::CertificateMetrics;
+pub use certificate::{CertificateError, CertificateWatch};
+use door::{Door, SPARE_CONNECTIONS};
+pub(crate) use wire::{Tls, TlsMetrics};
 
-/// TCP connections beyond `max_connections`: handshakes under way, and requests for the information document.
-const SPARE_CONNECTIONS: usize = 1000;
-/// Files that the relay needs besides its connections.
-const OTHER_FILES: u64 = 200;
+/// The subprotocol that some clients ask for; a client that asks for none, or for others, is served all the same.
+const SUBPROTOCOL: &str = "nostr";
 /// Connections may be a little longer in closing than `drain_seconds`: goodbyes and publishes under way.
 pub(crate) const DRAIN_GRACE: Duration = Duration::from_millis(1_000);
 /// Refusals under way when the port closes get this long.
@@ -67,9 +73,32 @@ impl std::fmt::Debug for Shared {
     }
 }
 
-/// Begins to accept connections.
-pub fn serve(
+/// The certificate of the public port: its watch, which is still to be run, and what TLS connections are made with. Both count in `metrics`.
+///
+/// # Errors
+/// When the files cannot be used.
+pub(crate) fn open_tls(
+    files: &TlsFiles,
+    metrics: &Metrics,
+) -> Result<(CertificateWatch, Tls), CertificateError> {
+    let (mut of_certificate, mut of_handshakes) = Default::default();
+    metrics.register(|registry| {
+        of_certificate = CertificateMetrics::register(registry);
+        of_handshakes = TlsMetrics::register(registry);
+    });
+    let (watch, settings) = CertificateWatch::open(files, of_certificate)?;
+    Ok((watch, Tls::new(settings, of_handshakes)))
+}
+
+/// Raises the limit of open files as far as possible, and says when `max_connections` need more.
+pub(crate) fn raise_file_limit(max_connections: usize, metrics: &Metrics) {
+    open_files::raise(max_connections.saturating_add(SPARE_CONNECTIONS), metrics);
+}
+
+/// Begins to accept connections; with TLS alone, if there is `tls`.
+pub(crate) fn serve(
     listener: TcpListener,
+    tls: Option<Tls>,
     services: Arc<Services>,
     timings: Timings,
 ) -> std::io::Result<PublicPort> {
@@ -84,12 +113,9 @@ pub fn serve(
         .fallback(on_request)
         .with_state(shared.clone())
         .into_make_service_with_connect_info::<Peer>();
-    raise_file_limit(shared.services.config.load().limits.max_connections);
-    let door = Door {
-        listener,
-        shared: shared.clone(),
-        open: Arc::default(),
-    };
+    let limits = &shared.services.config.load().limits;
+    raise_file_limit(limits.max_connections, &shared.services.metrics);
+    let door = Door::new(listener, tls, shared.clone());
     let stop = closed.clone();
     let accepting = tokio::spawn(async move {
         axum::serve(door, app)
@@ -145,17 +171,35 @@ async fn on_request(
     State(shared): State<Shared>,
     ConnectInfo(peer): ConnectInfo<Peer>,
     method: Method,
+    uri: Uri,
     headers: HeaderMap,
     upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
+    body: Body,
 ) -> Response {
+    let is_managed = api::is_offered(&shared.services.config.load());
     if method == Method::OPTIONS {
-        return with_cors(StatusCode::NO_CONTENT.into_response());
+        let response = with_cors(StatusCode::NO_CONTENT.into_response());
+        return if is_managed {
+            with_cors_of_calls(response)
+        } else {
+            response
+        };
     }
     match upgrade {
-        Ok(upgrade) => on_upgrade(&shared, &peer, upgrade),
+        Ok(upgrade) => on_upgrade(&shared, &peer, &headers, upgrade),
         Err(rejection) if headers.contains_key(header::UPGRADE) => {
             shared.services.metrics.on_handshake(Handshake::bad_request);
             rejection.into_response()
+        }
+        Err(_) if method == Method::POST && is_managed => {
+            let request = HttpRequest {
+                address: peer.address,
+                method,
+                uri,
+                headers,
+                body,
+            };
+            with_cors_of_calls(with_cors(api::answer(&shared.services, request).await))
         }
         Err(_) if method != Method::GET && method != Method::HEAD => {
             StatusCode::METHOD_NOT_ALLOWED.into_response()
@@ -230,6 +274,21 @@ fn with_cors(mut response: Response) -> Response {
     response
 }
 
+/// What a web client of the management API needs beside. The `*` of the headers does not stand for Authorization (Fetch standard).
+fn with_cors_of_calls(mut response: Response) -> Response {
+    let headers = response.headers_mut();
+    for (name, value) in [
+        (header::ACCESS_CONTROL_ALLOW_HEADERS, "*, Authorization"),
+        (
+            header::ACCESS_CONTROL_ALLOW_METHODS,
+            "GET, HEAD, POST, OPTIONS",
+        ),
+    ] {
+        headers.insert(name, HeaderValue::from_static(value));
+    }
+    response
+}
+
 /// Whether a media type is named, and not with quality 0.
 fn accepts(headers: &HeaderMap, kind: &str) -> bool {
     headers
@@ -254,9 +313,15 @@ fn is_zero_quality(parameter: &str) -> bool {
     name.trim().eq_ignore_ascii_case("q") && quality.is_ok_and(|quality| quality <= 0.0)
 }
 
-fn on_upgrade(shared: &Shared, peer: &Peer, upgrade: WebSocketUpgrade) -> Response {
+fn on_upgrade(
+    shared: &Shared,
+    peer: &Peer,
+    headers: &HeaderMap,
+    upgrade: WebSocketUpgrade,
+) -> Response {
     let services = &shared.services;
-    let limits = services.config.load().limits.clone();
+    let config = services.config.load();
+    let limits = config.limits.clone();
     let refuse = |handshake, status, text: &'static str| {
         services.metrics.on_handshake(handshake);
         let headers = [(header::RETRY_AFTER, "5"), (header::CONNECTION, "close")];
@@ -266,11 +331,17 @@ fn on_upgrade(shared: &Shared, peer: &Peer, upgrade: WebSocketUpgrade) -> Respon
         let text = "this relay is going away, connect again\n";
         return refuse(Handshake::not_ready, StatusCode::SERVICE_UNAVAILABLE, text);
     }
+    if !origin::is_allowed(headers, &config.allowed_origins) {
+        let text = "this relay does not serve web pages of this origin\n";
+        services.metrics.on_handshake(Handshake::origin_refused);
+        return (StatusCode::FORBIDDEN, [(header::CONNECTION, "close")], text).into_response();
+    }
     if shared.connections.len() >= limits.max_connections {
         let text = "this relay has as many connections as it may\n";
         return refuse(Handshake::relay_full, StatusCode::SERVICE_UNAVAILABLE, text);
     }
-    let Some(admission) = services.admission.admit_connection(peer.address) else {
+    let address = client_address::client_address(peer.address, headers, &config.trusted_proxies);
+    let Some(admission) = services.admission.admit_connection(address) else {
         let text = "too many connections from this address\n";
         return refuse(Handshake::address_full, StatusCode::TOO_MANY_REQUESTS, text);
     };
@@ -280,7 +351,8 @@ fn on_upgrade(shared: &Shared, peer: &Peer, upgrade: WebSocketUpgrade) -> Respon
         shared: shared.clone(),
         token: shared.connections.token(),
     };
-    socket::configure(upgrade, limits.max_message_length).on_upgrade(move |socket| async move {
+    let upgrade = socket::configure(upgrade, limits.max_message_length).protocols([SUBPROTOCOL]);
+    upgrade.on_upgrade(move |socket| async move {
         let shared = &open.shared;
         let services = shared.services.clone();
         let outbox = Outbox::new(limits.out_queue_bytes, services.metrics.clone());
@@ -288,7 +360,7 @@ fn on_upgrade(shared: &Shared, peer: &Peer, upgrade: WebSocketUpgrade) -> Respon
         let connection = Connection {
             session,
             outbox,
-            timings: shared.timings,
+            clocks: shared.timings.of_connection(&limits),
             drain: services.drain.clone(),
             config: services.config.clone(),
         };
@@ -314,7 +386,7 @@ struct Open {
     token: tokio_util::task::task_tracker::TaskTrackerToken,
 }
 
-/// Who is at the other end. The address goes to admission, which keeps a hash of it, and nowhere else.
+/// Who is at the other end of the TCP connection. The address goes to admission, which keeps a hash of it, and nowhere else.
 #[derive(Clone)]
 struct Peer {
     address: IpAddr,
@@ -325,150 +397,8 @@ impl Connected<IncomingStream<'_, Door>> for Peer {
     fn connect_info(stream: IncomingStream<'_, Door>) -> Self {
         Self {
             address: stream.remote_addr().ip(),
-            upgraded: stream.io().upgraded.clone(),
+            upgraded: stream.io().upgraded(),
         }
-    }
-}
-
-/// The listener: no delay, a time limit for the handshake, and an end to the number of connections.
-struct Door {
-    listener: TcpListener,
-    shared: Shared,
-    open: Arc<AtomicUsize>,
-}
-
-/// Counts a TCP connection from accept to its end.
-struct Place(Arc<AtomicUsize>);
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
-/// Raises the soft limit of open files to the hard one, and says so if that is still too few.
-fn raise_file_limit(max_connections: usize) {
-    let mut limit = getrlimit(Resource::Nofile);
-    limit.current = limit.maximum;
-    if let Err(error) = setrlimit(Resource::Nofile, limit) {
-        tracing::debug!(%error, "cannot raise the limit of open files");
-    }
-    let needed = max_connections as u64 + OTHER_FILES;
-    if let Some(files) = getrlimit(Resource::Nofile).current
-        && files < needed
-    {
-        tracing::warn!(
-            files,
-            needed,
-            "fewer open files are allowed than limits.max_connections needs"
-        );
-    }
-}
-
-impl Listener for Door {
-    type Io = Guarded;
-    type Addr = SocketAddr;
-
-    async fn accept(&mut self) -> (Self::Io, Self::Addr) {
-        let (stream, address, place) = loop {
-            let (stream, address) = Listener::accept(&mut self.listener).await;
-            let place = Place(self.open.clone());
-            let limit =
-                self.shared.services.config.load().limits.max_connections + SPARE_CONNECTIONS;
-            if self.open.fetch_add(1, Ordering::Relaxed) < limit {
-                break (stream, address, place);
-            }
-            // Too many to answer each: closed unheard.
-        };
-        // Without it an answer of several writes waits some 40 ms for the peer's acknowledgement.
-        if let Err(error) = stream.set_nodelay(true) {
-            tracing::debug!(%error, "cannot set TCP_NODELAY");
-        }
-        let guarded = Guarded {
-            stream,
-            deadline: Some(Box::pin(tokio::time::sleep(
-                self.shared.timings.upgrade_within,
-            ))),
-            upgraded: Arc::default(),
-            _place: place,
-        };
-        (guarded, address)
-    }
-
-    fn local_addr(&self) -> std::io::Result<Self::Addr> {
-        self.listener.local_addr()
-    }
-}
-
-/// A TCP stream that may only be slow once it is a WebSocket.
-struct Guarded {
-    stream: TcpStream,
-    deadline: Option<Pin<Box<Sleep>>>,
-    upgraded: Arc<AtomicBool>,
-    _place: Place,
-}
-
-impl Guarded {
-    fn check_deadline(&mut self, context: &mut Context<'_>) -> std::io::Result<()> {
-        if self.upgraded.load(Ordering::Relaxed) {
-            self.deadline = None;
-        }
-        let expired = self
-            .deadline
-            .as_mut()
-            .is_some_and(|deadline| deadline.as_mut().poll(context).is_ready());
-        if expired {
-            Err(std::io::ErrorKind::TimedOut.into())
-        } else {
-            Ok(())
-        }
-    }
-}
-
-impl AsyncRead for Guarded {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<std::io::Result<()>> {
-        self.check_deadline(context)?;
-        Pin::new(&mut self.stream).poll_read(context, buffer)
-    }
-}
-
-impl AsyncWrite for Guarded {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<std::io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(context, bytes)
-    }
-
-    fn poll_flush(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<std::io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(context)
-    }
-
-    fn poll_shutdown(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<std::io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(context)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        slices: &[std::io::IoSlice<'_>],
-    ) -> Poll<std::io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(context, slices)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
     }
 }
 

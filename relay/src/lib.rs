@@ -1,6 +1,6 @@
 //! The Nightjar relay: Nostr clients on one side, the sealed log on NATS JetStream on the other, an index in between.
 //!
-//! Data path: `session` -> `admission` -> `log::publisher` -> PubAck -> `index` and `live` -> OK; the follower of every
+//! Data path: `session` -> `admission` -> `plugin`, if there is one -> `log::publisher` -> PubAck -> `index` and `live` -> OK; the follower of every
 //! relay brings the same entries from the log to its own `index` and `live`. `server` wires it all.
 
 pub mod admin;
@@ -9,14 +9,17 @@ pub mod cursor;
 pub mod event;
 pub mod filter;
 pub mod http;
+pub mod http_auth;
 pub mod index;
 mod index_metrics;
 pub mod live;
 pub mod log;
+pub mod management;
 pub mod message;
 pub mod metrics;
 pub mod nip11;
 mod page;
+pub mod plugin;
 pub mod reload;
 pub mod server;
 pub mod session;

@@ -16,13 +16,18 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::Registry;
 
+use crate::management::call;
 use labels::{
-    AuthLabels, CloseLabels, DoorLabels, EventLabels, HandshakeLabels, LimitLabels, SliLabels,
-    SourceLabels, StageLabels,
+    AuthLabels, CallLabels, CloseLabels, DoorLabels, EventLabels, HandshakeLabels, LimitLabels,
+    SliLabels, SourceLabels, StageLabels,
 };
 pub use labels::{
-    AuthStep, Close, Door, EventResult, Handshake, LimitRule, LiveSource, Sli, Stage,
+    AuthStep, CallOutcome, Close, Door, EventResult, Handshake, LimitRule, LiveSource,
+    PluginAnswer, PluginFailure, PluginName, Sli, Stage,
 };
+
+/// The method of a management call that was refused before its method was read, or that has none the relay knows.
+const NO_METHOD: &str = "none";
 
 /// A family of counters over one closed label.
 #[derive(Debug, Clone)]
@@ -52,8 +57,24 @@ fn closes(registry: &mut Registry) -> Counters<CloseLabels> {
     Counters(family)
 }
 
+fn calls(registry: &mut Registry) -> Counters<CallLabels> {
+    let family = Family::<CallLabels, Counter>::default();
+    for method in call::methods().chain([NO_METHOD]) {
+        for outcome in CallOutcome::ALL {
+            let outcome = *outcome;
+            drop(family.get_or_create(&CallLabels { method, outcome }));
+        }
+    }
+    registry.register(
+        "management_calls",
+        "Calls of the management API (NIP-86), by method and by the prefix of their error; none: before the method was read",
+        family.clone(),
+    );
+    Counters(family)
+}
+
 /// Seconds from 0.25 ms to some 16 s, doubling: answers of the relay.
-fn answer_seconds() -> Histogram {
+pub(crate) fn answer_seconds() -> Histogram {
     Histogram::new((0..17).map(|power| 0.000_25 * f64::from(1_u32 << power)))
 }
 
@@ -64,6 +85,12 @@ pub struct Metrics {
     pub connections: Gauge,
     /// Most WebSocket connections that may be open.
     pub connections_limit: Gauge,
+    /// Files that this process may have open.
+    pub open_files_limit: Gauge,
+    /// Files that it has open when all connections that may be open are.
+    pub open_files_wanted: Gauge,
+    /// Connections that the system could not accept.
+    pub accept_failures: Counter,
     /// Bytes waiting in all out-queues.
     pub out_queue_bytes: Gauge,
     /// Open subscriptions.
@@ -110,6 +137,7 @@ struct Labelled {
     live_offered: Counters<SourceLabels>,
     live_sent: Counters<SourceLabels>,
     sends: Counters<SliLabels>,
+    calls: Counters<CallLabels>,
 }
 
 impl Labelled {
@@ -180,6 +208,7 @@ impl Labelled {
                 result,
                 Sli
             ),
+            calls: calls(r),
         }
     }
 }
@@ -214,6 +243,21 @@ impl Metrics {
                 r,
                 "ws_connections_limit",
                 "WebSocket connections that may be open (limits.max_connections)",
+            ),
+            open_files_limit: gauge(
+                r,
+                "open_files_limit",
+                "Files that this process may have open; less than nj_open_files_wanted is too few",
+            ),
+            open_files_wanted: gauge(
+                r,
+                "open_files_wanted",
+                "Files that are open when as many clients are connected as may be (limits.max_connections)",
+            ),
+            accept_failures: counter(
+                r,
+                "accept_failures",
+                "Attempts to accept a connection that the system refused, as with too many open files",
             ),
             out_queue_bytes: gauge(r, "ws_out_queue_bytes", "Bytes waiting in all out-queues"),
             subscriptions: gauge(r, "subscriptions", "Open subscriptions"),
@@ -373,6 +417,16 @@ impl Metrics {
             .0
             .get_or_create(&DoorLabels { door })
             .get()
+    }
+
+    /// Counts a management call.
+    pub fn on_call(&self, method: Option<&'static str>, outcome: CallOutcome) {
+        let method = method.unwrap_or(NO_METHOD);
+        self.labelled
+            .calls
+            .0
+            .get_or_create(&CallLabels { method, outcome })
+            .inc();
     }
 
     /// Counts an event offered to the live subscriptions and how many it was sent to.

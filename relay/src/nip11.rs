@@ -1,10 +1,14 @@
 //! The relay information document (NIP-11), with the fleet that this relay belongs to under `nightjar`.
 
-use nightjar_config::{AdmissionConfig, AuthRequired, FirstContact, RelayConfig};
+use nightjar_config::{
+    AdmissionConfig, AuthRequired, FirstContact, KindAccess, RelayConfig, WriteAccess,
+};
 use serde::Serialize;
 
 /// Proof of work, which counts only where it is configured.
 const PROOF_OF_WORK: u16 = 13;
+/// Relay management and HTTP authorization, which are there only where there are administrators.
+const MANAGEMENT: [u16; 2] = [86, 98];
 
 /// What every relay serves, and is tested; nothing else.
 pub const SUPPORTED_NIPS: [u16; 12] = [1, 9, 11, 17, 40, 42, 45, 59, 62, 67, 70, 77];
@@ -77,15 +81,21 @@ pub fn supported_nips(config: &RelayConfig) -> Vec<u16> {
     let by_work = &config.admission.gift_wraps.any_of;
     if config.limits.min_pow_difficulty > 0 || by_work.contains(&FirstContact::ProofOfWork) {
         nips.push(PROOF_OF_WORK);
-        nips.sort_unstable();
     }
+    if !config.management.admins.is_empty() {
+        nips.extend(MANAGEMENT);
+    }
+    nips.sort_unstable();
     nips
 }
 
-/// Whether a condition must be met to publish that has to do with who the client is. What a gift wrap must come with is none: that is there
-/// against spam, and a refusal says what to do.
+/// Whether a condition must be met to publish that has to do with who the client is or what it is for. What a gift wrap must come with is none:
+/// that is there against spam, and a refusal says what to do.
 fn restricts_writes(admission: &AdmissionConfig) -> bool {
-    admission.auth_required != AuthRequired::Never || !admission.trust.roots.is_empty()
+    admission.write == WriteAccess::AllowedKeys
+        || admission.kinds == KindAccess::AllowedKinds
+        || admission.auth_required != AuthRequired::Never
+        || !admission.trust.roots.is_empty()
 }
 
 impl<'a> Document<'a> {
@@ -115,7 +125,8 @@ impl<'a> Document<'a> {
                 default_limit: limits.default_limit,
                 auth_required: config.admission.auth_required == AuthRequired::Always,
                 payment_required: false,
-                restricted_writes: restricts_writes(&config.admission),
+                restricted_writes: restricts_writes(&config.admission)
+                    || config.plugins.write.is_some(),
                 created_at_upper_limit: limits.created_at_ahead_seconds,
             },
             cursor: CursorOffer {

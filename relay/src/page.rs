@@ -190,6 +190,8 @@ fn title_of(nip: u16) -> &'static str {
         67 => "complete answers",
         70 => "protected events",
         77 => "reconciliation",
+        86 => "relay management",
+        98 => "HTTP authorization",
         _ => "",
     }
 }

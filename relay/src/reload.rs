@@ -90,7 +90,7 @@ fn on_change(path: &Path, config: &ArcSwap<RelayConfig>) -> bool {
     }
     if RelayConfig::restart_required(&old, &new) {
         tracing::warn!(
-            "the configuration file has changes that need a restart; the regions of the log, info, limits and admission are taken over now"
+            "the configuration file has changes that need a restart; the regions of the log, info, limits, trusted proxies, allowed origins, admission and management are taken over now"
         );
     }
     let mut merged = RelayConfig::clone(&old);
@@ -104,7 +104,10 @@ fn on_change(path: &Path, config: &ArcSwap<RelayConfig>) -> bool {
     }
     merged.info = new.info;
     merged.limits = new.limits;
+    merged.trusted_proxies = new.trusted_proxies;
+    merged.allowed_origins = new.allowed_origins;
     merged.admission = new.admission;
+    merged.management = new.management;
     if *old == merged {
         return false;
     }
@@ -162,15 +165,30 @@ log:
             new.limits.max_subscriptions = 7;
             new.info.name = Some("new".into());
             new.admission.auth_required = nightjar_config::AuthRequired::Writes;
+            new.management.admins = vec!["0".repeat(64)];
+            new.admission.deny_kinds = vec![1];
             new.index.max_bytes *= 2;
+            new.trusted_proxies = vec!["10.0.0.0/8".parse().expect("a network")];
+            new.allowed_origins = vec!["https://chat.example.org".to_owned()];
+            new.tls = Some(nightjar_config::TlsFiles {
+                cert_file: "/tls.crt".into(),
+                key_file: "/tls.key".into(),
+            });
         });
         assert!(changed);
+        assert_eq!(
+            (now.trusted_proxies.len(), now.allowed_origins.len()),
+            (1, 1)
+        );
+        assert_eq!(now.tls, None);
         assert_eq!(now.limits.max_subscriptions, 7);
         assert_eq!(now.info.name.as_deref(), Some("new"));
         assert_eq!(
             now.admission.auth_required,
             nightjar_config::AuthRequired::Writes
         );
+        assert_eq!(now.management.admins.len(), 1);
+        assert_eq!(now.admission.deny_kinds, [1]);
         assert_eq!(now.index.max_bytes, settings().index.max_bytes);
     }
 

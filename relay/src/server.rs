@@ -1,6 +1,6 @@
 //! The server: starts every part in order and stops them in reverse, within `limits.drain_seconds` and 3 s more.
 //!
-//! Order: admin port (so that `/readyz` tells the rest), index, log, admission, public port. A client that connects early
+//! Order: admin port (so that `/readyz` tells the rest), index, admission, log, policy programs, public port. A client that connects early
 //! is told what the relay waits for.
 
 use std::net::SocketAddr;
@@ -12,6 +12,7 @@ use arc_swap::ArcSwap;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use nightjar_config::RelayConfig;
+use prometheus_client::registry::Registry;
 use thiserror::Error;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -22,7 +23,7 @@ use tokio_util::sync::CancellationToken;
 use crate::admission::{Admission, VerifierOptions};
 use crate::cursor::Cursors;
 use crate::event::Event;
-use crate::http::{self, PublicPort};
+use crate::http::{self, PublicPort, Tls};
 use crate::index::{Index, IndexError, IndexOptions, OpenedAs};
 use crate::index_metrics::IndexMetrics;
 use crate::live::Live;
@@ -30,8 +31,10 @@ use crate::log::{
     Log, LogError, LogMetrics, LogOptions, PublishContext, PublishError, Published, Publisher,
     Readiness, Waiting,
 };
+use crate::management::record::SignedChange;
 use crate::metrics::Metrics;
 use crate::metrics::state::{KeyMetrics, ReadinessMetrics};
+use crate::plugin::{PluginMetrics, Plugins};
 use crate::session::{Parts, Publish, Services};
 use crate::socket::Timings;
 use crate::trust::TrustTask;
@@ -73,6 +76,12 @@ pub enum ServerError {
     },
 }
 
+impl ServerError {
+    fn system(what: &'static str, source: std::io::Error) -> Self {
+        Self::System { what, source }
+    }
+}
+
 impl From<LogError> for ServerError {
     fn from(error: LogError) -> Self {
         match error {
@@ -89,6 +98,14 @@ impl Publish for Publisher {
         context: PublishContext,
     ) -> BoxFuture<'_, Result<Published, PublishError>> {
         Self::publish(self, event, context).boxed()
+    }
+
+    fn publish_change(
+        &self,
+        change: Arc<SignedChange>,
+        context: PublishContext,
+    ) -> BoxFuture<'_, Result<bool, PublishError>> {
+        Self::publish_change(self, change, context).boxed()
     }
 }
 
@@ -128,10 +145,7 @@ impl Signals {
 }
 
 fn caught(kind: SignalKind) -> Result<Signal, ServerError> {
-    signal(kind).map_err(|source| ServerError::System {
-        what: "signals",
-        source,
-    })
+    signal(kind).map_err(|source| ServerError::system("signals", source))
 }
 
 /// A running relay.
@@ -139,17 +153,11 @@ struct Server {
     config: Arc<ArcSwap<RelayConfig>>,
     readiness: Readiness,
     public: PublicPort,
+    plugins: Plugins,
     log: Log,
     index: Index,
     /// Ends what only watches: the configuration file and the admin port.
     stop: CancellationToken,
-}
-
-fn no_listener(source: std::io::Error) -> ServerError {
-    ServerError::System {
-        what: "listen",
-        source,
-    }
 }
 
 impl Server {
@@ -163,6 +171,7 @@ impl Server {
         let readiness = Readiness::starting();
         let metrics = Arc::new(Metrics::new());
         let stop = CancellationToken::new();
+        let tls = open_tls(&settings, &metrics, &stop)?;
         let admin_port = bind("admin", settings.admin).await?;
         let public_port = bind("listen", settings.listen).await?;
         let state = Box::new(ReadinessMetrics(readiness.clone()));
@@ -193,29 +202,28 @@ impl Server {
             budgets: admission.budgets(),
             live: live.clone(),
             readiness: readiness.clone(),
-            metrics: log_metrics(&metrics),
+            metrics: registered(&metrics, LogMetrics::register),
         })
         .await?;
         let keys = KeyMetrics(log.keys());
         metrics.register(|registry| registry.register_collector(Box::new(keys)));
+        let counted = registered(&metrics, PluginMetrics::register);
+        let plugins = Plugins::start(&settings.plugins, &counted);
         let services = Services::new(Parts {
             config: Arc::clone(&config),
             index: index.clone(),
             live,
             publisher: Arc::new(log.publisher()),
-            metrics,
+            metrics: Arc::clone(&metrics),
             readiness: readiness.clone(),
             admission: Arc::clone(&admission),
             cursors: Cursors::new(log.keys(), settings.fleet.id),
+            plugins: plugins.clone(),
         });
-        let trust = TrustTask {
-            index: index.clone(),
-            readiness: readiness.clone(),
-            reads: services.reads.clone(),
-            metrics: Arc::clone(&services.metrics),
-        };
+        let trust = TrustTask::of(&services);
         tokio::spawn(trust.run(admission.trust_gates(), stop.clone()));
-        let public = http::serve(public_port, services, Timings::default()).map_err(no_listener)?;
+        let public = http::serve(public_port, tls, services, Timings::default());
+        let public = public.map_err(|source| ServerError::system("listen", source))?;
         tokio::spawn(reload::watch(
             path,
             Arc::clone(&config),
@@ -223,19 +231,15 @@ impl Server {
             hangups,
             stop.clone(),
         ));
-        tokio::spawn(follow_reloads(Arc::clone(&config), admission, reloads));
+        let following = follow_reloads(Arc::clone(&config), admission, metrics, reloads);
+        tokio::spawn(following);
         readiness.clear("start");
-        tracing::info!(
-            relay = settings.name,
-            region = %settings.region,
-            listen = %public.address(),
-            admin = %settings.admin,
-            "serving"
-        );
+        tell_serving(&settings, &public);
         Ok(Self {
             config,
             readiness,
             public,
+            plugins,
             log,
             index,
             stop,
@@ -260,7 +264,10 @@ impl Server {
             Err(_) => tracing::warn!("connections did not close in time"),
         }
         let deadline = Instant::now() + LOG_WITHIN;
-        self.log.stop(LOG_WITHIN / 2).await;
+        tokio::join!(self.log.stop(LOG_WITHIN / 2), async {
+            // What is not ended by then is killed with the process's last handle on it.
+            let _ = timeout_at(deadline, self.plugins.stop()).await;
+        });
         let index = self.index;
         let closed = tokio::task::spawn_blocking(move || index.close());
         match timeout_at(deadline, closed).await {
@@ -270,6 +277,21 @@ impl Server {
         }
         self.stop.cancel();
     }
+}
+
+/// Reads the certificate of the public port and watches it until `stop`.
+fn open_tls(
+    config: &RelayConfig,
+    metrics: &Metrics,
+    stop: &CancellationToken,
+) -> Result<Option<Tls>, ServerError> {
+    let Some(files) = &config.tls else {
+        return Ok(None);
+    };
+    let opened = http::open_tls(files, metrics);
+    let (watch, tls) = opened.map_err(|error| ServerError::Config(error.to_string()))?;
+    tokio::spawn(watch.run(stop.clone()));
+    Ok(Some(tls))
 }
 
 async fn bind(field: &'static str, address: SocketAddr) -> Result<TcpListener, ServerError> {
@@ -291,10 +313,7 @@ async fn open_index(config: &RelayConfig) -> Result<(Index, OpenedAs), ServerErr
     };
     let opened = tokio::task::spawn_blocking(move || Index::open(&options))
         .await
-        .map_err(|error| ServerError::System {
-            what: "index",
-            source: std::io::Error::other(error),
-        })??;
+        .map_err(|error| ServerError::system("index", std::io::Error::other(error)))??;
     match &opened.1 {
         OpenedAs::Resumed => tracing::info!("the index goes on where it was"),
         OpenedAs::Fresh(reason) => tracing::info!(%reason, "the index is filled from the log"),
@@ -302,19 +321,38 @@ async fn open_index(config: &RelayConfig) -> Result<(Index, OpenedAs), ServerErr
     Ok(opened)
 }
 
-fn log_metrics(metrics: &Metrics) -> LogMetrics {
+/// Metrics of one part of the relay, in the registry of all.
+fn registered<M>(metrics: &Metrics, register: impl Fn(&mut Registry) -> M) -> M {
     let mut made = None;
-    metrics.register(|registry| made = Some(LogMetrics::register(registry)));
-    made.unwrap_or_else(|| LogMetrics::register(&mut Default::default()))
+    metrics.register(|registry| made = Some(register(registry)));
+    made.unwrap_or_else(|| register(&mut Registry::default()))
+}
+
+fn tell_serving(settings: &RelayConfig, public: &PublicPort) {
+    tracing::info!(
+        relay = settings.name,
+        region = %settings.region,
+        listen = %public.address(),
+        tls = settings.tls.is_some(),
+        admin = %settings.admin,
+        "serving"
+    );
 }
 
 /// Tells those who keep something that follows from the configuration. The sessions read it where they need it.
 async fn follow_reloads(
     config: Arc<ArcSwap<RelayConfig>>,
     admission: Arc<Admission>,
+    metrics: Arc<Metrics>,
     mut reloads: watch::Receiver<u64>,
 ) {
+    let mut connections = config.load().limits.max_connections;
     while reloads.changed().await.is_ok() {
-        admission.reconfigure(config.load_full());
+        let now = config.load_full();
+        let before = std::mem::replace(&mut connections, now.limits.max_connections);
+        if connections != before {
+            http::raise_file_limit(connections, &metrics);
+        }
+        admission.reconfigure(now);
     }
 }

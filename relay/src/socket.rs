@@ -10,8 +10,8 @@ use arc_swap::ArcSwap;
 use axum::extract::ws::{CloseFrame, Message, Utf8Bytes, WebSocket, WebSocketUpgrade, close_code};
 use bytes::Bytes;
 use futures_util::stream::{SplitSink, SplitStream};
-use futures_util::{SinkExt, StreamExt};
-use nightjar_config::RelayConfig;
+use futures_util::{SinkExt, Stream, StreamExt};
+use nightjar_config::{Limits, RelayConfig};
 use rand::Rng;
 use tokio_util::sync::CancellationToken;
 
@@ -41,28 +41,60 @@ const DRAIN_TAIL_SHARE: f64 = 0.4;
 /// Publishes under way may take a little longer than `drain_seconds`.
 const DRAIN_PUBLISHES_GRACE: Duration = Duration::from_millis(500);
 
-/// The clocks of a connection.
+/// Clocks of the public port that are no settings.
 #[derive(Debug, Clone, Copy)]
 pub struct Timings {
+    /// A TLS handshake that takes longer is given up.
+    pub handshake_within: Duration,
     /// A TCP connection that has not become a WebSocket by then is closed.
     pub upgrade_within: Duration,
-    /// A silent client is pinged after this time.
-    pub ping_after: Duration,
-    /// A client silent for this long, half-sent frames included, is gone.
-    pub idle_after: Duration,
     /// A client that takes nothing for this long while something waits for it is a slow reader.
     pub write_within: Duration,
+    /// When a silent client is pinged and given up; `None`: as `limits` say, in whole seconds.
+    pub silence: Option<Silence>,
+}
+
+/// What is done about a client that is not heard of.
+#[derive(Debug, Clone, Copy)]
+pub struct Silence {
+    /// It is pinged after this time, and again each time it has passed.
+    pub ping_after: Duration,
+    /// After this time, half-sent frames included, it is gone.
+    pub idle_after: Duration,
 }
 
 impl Default for Timings {
     fn default() -> Self {
         Self {
+            handshake_within: Duration::from_secs(10),
             upgrade_within: Duration::from_secs(20),
-            ping_after: Duration::from_secs(45),
-            idle_after: Duration::from_secs(150),
             write_within: Duration::from_secs(30),
+            silence: None,
         }
     }
+}
+
+impl Timings {
+    /// The clocks of a connection that begins under these limits.
+    pub fn of_connection(&self, limits: &Limits) -> Clocks {
+        let of_limits = || Silence {
+            ping_after: Duration::from_secs(limits.ping_interval_seconds),
+            idle_after: Duration::from_secs(limits.idle_timeout_seconds),
+        };
+        Clocks {
+            silence: self.silence.unwrap_or_else(of_limits),
+            write_within: self.write_within,
+        }
+    }
+}
+
+/// The clocks of a WebSocket.
+#[derive(Debug, Clone, Copy)]
+pub struct Clocks {
+    /// For what does not come in.
+    pub silence: Silence,
+    /// See [`Timings::write_within`].
+    pub write_within: Duration,
 }
 
 /// Sets buffers and size limits before the handshake is answered.
@@ -82,7 +114,7 @@ pub struct Connection {
     /// The queue that the session and live delivery fill.
     pub outbox: Outbox,
     /// Clocks.
-    pub timings: Timings,
+    pub clocks: Clocks,
     /// Cancelled when the relay drains.
     pub drain: CancellationToken,
     /// Asked for `limits.drain_seconds` when the relay drains.
@@ -94,7 +126,7 @@ pub async fn run(socket: WebSocket, connection: Connection, metrics: &Metrics) -
     let Connection {
         mut session,
         outbox,
-        timings,
+        clocks,
         drain,
         config,
     } = connection;
@@ -103,8 +135,8 @@ pub async fn run(socket: WebSocket, connection: Connection, metrics: &Metrics) -
         let reader = async {
             let mut reading = Reading {
                 outbox: &outbox,
-                timings,
-                heard: Instant::now(),
+                silence: clocks.silence,
+                heard: tokio::time::Instant::now(),
             };
             let reason = tokio::select! {
                 reason = reading.read(&mut stream, &mut session) => reason,
@@ -117,7 +149,7 @@ pub async fn run(socket: WebSocket, connection: Connection, metrics: &Metrics) -
             outbox.end(reason);
             reason
         };
-        let writer = write(&mut sink, &outbox, timings, metrics);
+        let writer = write(&mut sink, &outbox, clocks.write_within, metrics);
         tokio::pin!(reader, writer);
         // The writer ends last: it sends what the reader's end left in the queue.
         tokio::select! {
@@ -167,23 +199,22 @@ fn drain_spread(within: Duration, open: i64) -> Duration {
 
 struct Reading<'a> {
     outbox: &'a Outbox,
-    timings: Timings,
-    heard: Instant,
+    silence: Silence,
+    heard: tokio::time::Instant,
 }
 
 impl Reading<'_> {
     async fn read(&mut self, stream: &mut SplitStream<WebSocket>, session: &mut Session) -> Close {
         loop {
-            let Ok(received) = tokio::time::timeout(self.timings.ping_after, stream.next()).await
-            else {
-                if self.heard.elapsed() >= self.timings.idle_after {
-                    return Close::idle;
+            let received = match heard(stream, &mut self.heard, self.silence).await {
+                Heard::Something(received) => received,
+                Heard::Nothing => {
+                    session.tidy();
+                    self.outbox.push_ping();
+                    continue;
                 }
-                session.tidy();
-                self.outbox.push_ping();
-                continue;
+                Heard::TooLongNothing => return Close::idle,
             };
-            self.heard = Instant::now();
             match received {
                 Some(Ok(Message::Text(text))) => session.on_text(text.into()).await,
                 Some(Ok(Message::Binary(bytes))) => session.on_binary(bytes.len()).await,
@@ -196,6 +227,34 @@ impl Reading<'_> {
                 return Close::slow_reader;
             }
         }
+    }
+}
+
+/// What was heard of a client.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Heard<T> {
+    /// A message, or the end of the stream.
+    Something(Option<T>),
+    /// Time to ask.
+    Nothing,
+    /// It is gone.
+    TooLongNothing,
+}
+
+/// Waits for the next message, the next ping or the end of patience. `last` is when something was heard last.
+async fn heard<T>(
+    stream: &mut (impl Stream<Item = T> + Unpin),
+    last: &mut tokio::time::Instant,
+    silence: Silence,
+) -> Heard<T> {
+    let left = silence.idle_after.saturating_sub(last.elapsed());
+    match tokio::time::timeout(silence.ping_after.min(left), stream.next()).await {
+        Ok(received) => {
+            *last = tokio::time::Instant::now();
+            Heard::Something(received)
+        }
+        Err(_) if last.elapsed() >= silence.idle_after => Heard::TooLongNothing,
+        Err(_) => Heard::Nothing,
     }
 }
 
@@ -215,7 +274,7 @@ fn reason_of(error: &axum::Error) -> Close {
 async fn write(
     sink: &mut SplitSink<WebSocket, Message>,
     outbox: &Outbox,
-    timings: Timings,
+    within: Duration,
     metrics: &Metrics,
 ) -> Close {
     loop {
@@ -225,7 +284,7 @@ async fn write(
         };
         let bytes: usize = frames.iter().map(Frame::len).sum();
         let sent = tokio::select! {
-            sent = tokio::time::timeout(timings.write_within, send_all(sink, frames)) => sent,
+            sent = tokio::time::timeout(within, send_all(sink, frames)) => sent,
             () = outbox.overflowed() => return Close::slow_reader,
         };
         outbox.written(bytes);
@@ -321,6 +380,44 @@ mod tests {
         assert_eq!(spread(30, 10), 0.2, "few do not wait for nothing");
         assert_eq!(spread(0, 20_000), 0.0);
         assert_eq!(spread(30, -1), 0.0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_silent_client_is_asked_and_given_up_on_time_and_one_that_answers_is_not() {
+        let clocks = Timings::default().of_connection(&Limits::default());
+        let began = tokio::time::Instant::now();
+        let mut last = began;
+        let mut nobody = futures_util::stream::pending::<()>();
+        let mut asked = Vec::new();
+        while heard(&mut nobody, &mut last, clocks.silence).await == Heard::Nothing {
+            asked.push(began.elapsed().as_secs());
+        }
+        assert_eq!(asked, [45, 90, 135]);
+        assert_eq!(
+            began.elapsed().as_secs(),
+            150,
+            "not a whole number of pings"
+        );
+
+        // One that answers each ping, a second later.
+        let (answers, mut received) = tokio::sync::mpsc::channel(1);
+        let mut inbox = futures_util::stream::poll_fn(move |context| received.poll_recv(context));
+        let mut pings = 0;
+        let mut last = tokio::time::Instant::now();
+        while pings < 100 {
+            match heard(&mut inbox, &mut last, clocks.silence).await {
+                Heard::Nothing => {
+                    pings += 1;
+                    let answers = answers.clone();
+                    tokio::spawn(async move {
+                        tokio::time::sleep(Duration::from_secs(1)).await;
+                        answers.send(()).await
+                    });
+                }
+                Heard::Something(answer) => assert!(answer.is_some()),
+                Heard::TooLongNothing => panic!("given up after {pings} answered pings"),
+            }
+        }
     }
 
     #[test]

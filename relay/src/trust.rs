@@ -17,7 +17,7 @@ use crate::filter::Filter;
 use crate::index::{BatchLimits, Index, IndexError};
 use crate::log::{Readiness, now_s};
 use crate::metrics::Metrics;
-use crate::session::ReadPool;
+use crate::session::{ReadPool, Services};
 use crate::visibility::Readers;
 
 /// Most keys in a web; the nearest to the roots come first. 32 bytes each are kept, some 100 while it is computed.
@@ -31,13 +31,13 @@ const RETRY: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub(crate) struct TrustTask {
     /// Where the lists are.
-    pub(crate) index: Index,
+    index: Index,
     /// Whether the index is whole.
-    pub(crate) readiness: Readiness,
+    readiness: Readiness,
     /// Threads of reads.
-    pub(crate) reads: ReadPool,
+    reads: ReadPool,
     /// Where to tell size and age.
-    pub(crate) metrics: Arc<Metrics>,
+    metrics: Arc<Metrics>,
 }
 
 /// Why a web was not computed.
@@ -53,6 +53,16 @@ enum TrustError {
 }
 
 impl TrustTask {
+    /// A task that reads as the sessions of this relay do.
+    pub(crate) fn of(services: &Services) -> Self {
+        Self {
+            index: services.index.clone(),
+            readiness: services.readiness.clone(),
+            reads: services.reads.clone(),
+            metrics: Arc::clone(&services.metrics),
+        }
+    }
+
     /// Keeps the set of the gate in force up to date, as the configuration makes them, until stopped.
     pub(crate) async fn run(
         self,
@@ -84,7 +94,7 @@ impl TrustTask {
         let started = Instant::now();
         match self.compute(gate).await {
             Ok(trusted) => {
-                self.metrics.on_trust(trusted.len(), now_s());
+                self.metrics.on_trust(trusted.count(), now_s());
                 gate.set(trusted);
                 tokio::time::sleep_until(started + gate.refresh()).await;
             }

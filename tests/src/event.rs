@@ -42,6 +42,11 @@ impl Person {
         self.keys.public_key().to_hex()
     }
 
+    /// Secret key, lowercase hex: for a program of the tests that acts for this person.
+    pub fn secret(&self) -> String {
+        self.keys.secret_key().to_secret_hex()
+    }
+
     /// A signed event of this person.
     pub fn event(&self, kind: u16, created_at: u64, tags: &[&[&str]], content: &str) -> Signed {
         let tags = tags

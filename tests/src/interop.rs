@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
+use crate::event::Person;
 use crate::programs::{dies_with_this_thread, root};
 use crate::report::skipped;
 
@@ -36,6 +37,16 @@ pub struct ForeignClient {
 impl ForeignClient {
     /// Starts the client on `relay`. None, with the reason in the report, when this machine lacks what it needs.
     pub fn start(library: Library, relay: &str, test: &str) -> Option<ForeignClient> {
+        ForeignClient::start_as(None, library, relay, test)
+    }
+
+    /// The same with somebody's key; nostr-tools alone.
+    pub fn start_as(
+        person: Option<&Person>,
+        library: Library,
+        relay: &str,
+        test: &str,
+    ) -> Option<ForeignClient> {
         let (variable, interpreter, script) = match library {
             Library::NostrTools => (
                 "NIGHTJAR_INTEROP_NODE",
@@ -65,6 +76,9 @@ impl ForeignClient {
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::inherit());
+        if let Some(person) = person {
+            command.env("NIGHTJAR_INTEROP_SECRET", person.secret());
+        }
         dies_with_this_thread(&mut command);
         let mut child = command
             .spawn()
@@ -127,6 +141,15 @@ impl ForeignClient {
         let command = json!({"sync": {"filter": filter, "events": events}});
         writeln!(self.stdin, "{command}").expect("the client reads its commands");
         self.next("synced")
+    }
+
+    /// A management call (NIP-86) to the relay at `url` (`http://`), authorized by NIP-98: HTTP status and answer; nostr-tools alone.
+    pub fn manage(&mut self, url: &str, method: &str, params: &Value) -> (u64, Value) {
+        let command = json!({"manage": {"url": url, "method": method, "params": params}});
+        writeln!(self.stdin, "{command}").expect("the client reads its commands");
+        let managed = self.next("managed");
+        let status = managed["status"].as_u64().expect("a status");
+        (status, managed["answer"].clone())
     }
 
     fn next(&mut self, event: &str) -> Value {

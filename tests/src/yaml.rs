@@ -12,6 +12,12 @@ pub fn fleet(regions: &[&str], replicas: u8) -> String {
     )
 }
 
+/// The same fleet, managed by this key (NIP-86).
+pub fn managed_fleet(regions: &[&str], replicas: u8, admin: &str) -> String {
+    let management = format!("  relay:\n    management: {{admins: [{admin}]}}\n");
+    fleet(regions, replicas).replace("  relay:\n", &management)
+}
+
 /// Tests come from one address, and some of them publish fast.
 const GENEROUS: &str = "      eventsPerSecondPerConnection: 1000
       eventsBurstPerConnection: 5000

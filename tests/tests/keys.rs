@@ -4,7 +4,7 @@
 use std::path::PathBuf;
 
 use nightjar_envelope::{
-    Body, BucketLabel, Class, FleetId, Keyring, RegionName, Route, open, seal,
+    Body, BodyKind, BucketLabel, Class, FleetId, Keyring, RegionName, Route, open, seal,
 };
 use nightjar_tests::event::{Person, Signed, now};
 use nightjar_tests::fleet::{Fleet, READY_LIMIT, Shared};
@@ -84,7 +84,8 @@ fn sealed(fleet: &Fleet, keyring: &Keyring, route: &Route, event: &Signed) -> Ve
     let body = Body {
         admitted_ms: now() * 1000,
         trace: None,
-        event_json: event.json.as_bytes(),
+        kind: BodyKind::Event,
+        json: event.json.as_bytes(),
     };
     seal(keyring, &fleet_id(fleet), route, &body).expect("sealed")
 }

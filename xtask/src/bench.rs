@@ -1,4 +1,4 @@
-//! `cargo xtask bench deliver|ingest|query|idle`: a release build, then `nightjar-bench` of the tests crate. Never part of `test`.
+//! `cargo xtask bench deliver|ingest|query|fanout|oracle|idle`: a release build, then `nightjar-bench` of the tests crate. Never part of `test`.
 
 use std::process::{Command, ExitCode};
 
@@ -7,7 +7,7 @@ use anyhow::{Result, bail};
 use crate::nats::nats_server;
 use crate::run::{BUILD_PROGRAMS, cargo, root, run, say, target_dir};
 
-const WHAT: [&str; 4] = ["deliver", "ingest", "query", "idle"];
+const WHAT: [&str; 6] = ["deliver", "ingest", "query", "fanout", "oracle", "idle"];
 
 pub(crate) fn bench(args: &[String]) -> Result<ExitCode> {
     let Some(what) = args.first().filter(|what| WHAT.contains(&what.as_str())) else {

@@ -64,6 +64,8 @@ pub(crate) fn test(args: &[String]) -> Result<ExitCode> {
     say(&format!("nats-server: {}", nats_server.display()));
     say("building the programs and the tests");
     run(&mut cargo(&BUILD_PROGRAMS))?;
+    // Tests run the example plugin too.
+    run(&mut cargo(&["build", "--workspace", "--examples"]))?;
 
     // The tests write here what they measured and what they had to leave out, one line each.
     let report = target_dir()?.join("test-report.txt");

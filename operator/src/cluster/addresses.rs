@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf};
 use nightjar_envelope::RegionName;
 
 use super::names::{
-    CONFIG_DIR, DATA_DIR, KEYS_DIR, MONITOR_PORT, Names, RUN_DIR, TLS_DIR, USER_DIR, port_number,
+    CONFIG_DIR, DATA_DIR, KEYS_DIR, MONITOR_PORT, Names, PUBLIC_TLS_DIR, RUN_DIR, TLS_CERTIFICATE,
+    TLS_DIR, TLS_KEY, USER_DIR, port_number,
 };
 use crate::plan::{
     Addresses, FileRef, HostPort, Issuer, Port, ProcessId, Role, SeedForm, ServerOptions,
@@ -19,21 +20,29 @@ use crate::validate::ValidFleet;
 pub struct ClusterAddresses {
     names: Names,
     ports: BTreeMap<RegionName, i32>,
+    relay_tls: bool,
 }
 
 impl ClusterAddresses {
     /// Of a fleet in a namespace, with the ports of the regions' Services.
     pub fn new(names: Names, ports: BTreeMap<RegionName, i32>) -> Self {
-        Self { names, ports }
+        Self {
+            names,
+            ports,
+            relay_tls: false,
+        }
     }
 
     /// Of a fleet as it is asked for.
-    pub(super) fn of(names: &Names, fleet: &ValidFleet) -> Self {
+    pub(crate) fn of(names: &Names, fleet: &ValidFleet) -> Self {
         let ports = fleet
             .regions
             .iter()
             .map(|region| (region.name.clone(), region.asked.service.port));
-        Self::new(names.clone(), ports.collect())
+        Self {
+            relay_tls: fleet.relay_tls_secret.is_some(),
+            ..Self::new(names.clone(), ports.collect())
+        }
     }
 }
 
@@ -80,6 +89,10 @@ impl Addresses for ClusterAddresses {
         }
     }
 
+    fn relay_tls(&self) -> bool {
+        self.relay_tls
+    }
+
     fn listen(&self, _: &ProcessId, port: Port) -> SocketAddr {
         SocketAddr::from((Ipv4Addr::UNSPECIFIED, port_number(port)))
     }
@@ -94,9 +107,14 @@ impl Addresses for ClusterAddresses {
     fn relay_url(&self, process: &ProcessId) -> String {
         // Clients use the Service; it decides which relay serves them.
         let host = self.names.service_host(&process.region);
+        let (scheme, usual) = if self.relay_tls {
+            ("wss", 443)
+        } else {
+            ("ws", 80)
+        };
         match self.ports.get(&process.region) {
-            None | Some(80) => format!("ws://{host}"),
-            Some(port) => format!("ws://{host}:{port}"),
+            Some(port) if *port != usual => format!("{scheme}://{host}:{port}"),
+            _ => format!("{scheme}://{host}"),
         }
     }
 
@@ -114,6 +132,8 @@ impl Addresses for ClusterAddresses {
             FileRef::Authority(issuer) => (TLS_DIR, authority_key(issuer).to_owned()),
             FileRef::Certificate(issuer) => (TLS_DIR, certificate_key(process, issuer, "crt")),
             FileRef::PrivateKey(issuer) => (TLS_DIR, certificate_key(process, issuer, "key")),
+            FileRef::PublicCertificate => (PUBLIC_TLS_DIR, TLS_CERTIFICATE.to_owned()),
+            FileRef::PublicKey => (PUBLIC_TLS_DIR, TLS_KEY.to_owned()),
         };
         Path::new(dir).join(name)
     }

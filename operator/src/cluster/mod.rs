@@ -24,6 +24,7 @@ mod pass;
 mod pods;
 mod record;
 mod region_watch;
+mod relay_tls;
 mod restarts;
 mod rollout;
 mod run;

@@ -43,6 +43,12 @@ pub const USER: i64 = 65_532;
 pub const CONFIG_DIR: &str = "/etc/nightjar/config";
 /// Certificates and their keys.
 pub const TLS_DIR: &str = "/etc/nightjar/tls";
+/// The certificate that relays serve to clients.
+pub const PUBLIC_TLS_DIR: &str = "/etc/nightjar/public-tls";
+/// Its file, and key of a Secret of type `kubernetes.io/tls`.
+pub const TLS_CERTIFICATE: &str = "tls.crt";
+/// The same for its private key.
+pub const TLS_KEY: &str = "tls.key";
 /// The seed of a NATS user.
 pub const USER_DIR: &str = "/etc/nightjar/user";
 /// The fleet's keyring.

@@ -25,9 +25,9 @@ use super::region_watch::{Loaded, Orders, RegionHealth};
 use super::rollout::{self, Decision, PodView, RegionView, Situation, Wait};
 use super::secrets::SecretStore;
 use super::sightings::Sightings;
-use super::{deletion, disks, health, images, leaving, pods, stream_waits};
+use super::{deletion, disks, health, images, leaving, pods, relay_tls, stream_waits};
 use crate::crd::{DeletionPolicy, Images, RelayCluster};
-use crate::plan::{FleetFacts, FleetPlan, Port, ProcessPlan, RegionFacts, RegionPlan, plan};
+use crate::plan::{FleetFacts, FleetPlan, Port, ProcessPlan, RegionFacts, RegionPlan, Role, plan};
 use crate::streams::Login;
 use crate::validate::{ValidFleet, validate};
 
@@ -116,6 +116,8 @@ struct Ground {
     operator_users: BTreeMap<RegionName, String>,
     plan: FleetPlan,
     certificates: Certificates,
+    /// Why relays that start now would have no certificate for their clients.
+    without_tls: Option<Wait>,
 }
 
 /// Reads what is there, checks what is asked for, and makes the keys and the plan.
@@ -157,7 +159,9 @@ async fn ground(
     let terms = scope.tools.terms;
     let now = SystemTime::now();
     let certificates = material::certificates(&store, &scope.names, &plan, terms, now).await?;
+    let without_tls = relay_tls::wait(&scope.api(), &fleet).await?;
     Ok(Ground {
+        without_tls,
         observed,
         record,
         fleet,
@@ -184,7 +188,7 @@ pub(super) async fn pass(
     let views = views(scope, &ground, &desired, health, sightings);
     let mut decision = decide(scope, &ground.fleet, &views);
     let locked = unlock(scope, &ground, &views, health, sightings, &mut decision);
-    hold_restart(&mut decision, scope, &ground.keys, &views, &ground.observed);
+    hold_restart(&mut decision, scope, &ground, &views);
     hold_back(&mut desired, &decision, &ground.observed);
     let written = applier(scope).apply(&desired, &ground.observed).await?;
     let mut waits = std::mem::take(&mut ground.waits);
@@ -195,6 +199,7 @@ pub(super) async fn pass(
     }
     remove_left(scope, &ground).await?;
     waits.splice(0..0, decision.wait.clone().into_iter().chain(locked));
+    waits.extend(ground.without_tls.clone());
     waits.extend(pods::waits(&views, &ground.observed));
     waits.extend(stream_waits::waits(
         &ground.plan,
@@ -355,8 +360,8 @@ fn desired(scope: &Scope<'_>, ground: &Ground, images: &Images) -> Vec<Desired> 
     for (region, users) in &ground.users {
         // A relay and a leaf link read their seed when they start.
         for (role, public) in [
-            (crate::plan::Role::Relay, &users.public.relay),
-            (crate::plan::Role::Nats, &users.public.leaf),
+            (Role::Relay, &users.public.relay),
+            (Role::Nats, &users.public.leaf),
         ] {
             let own = certificates.current.get(region).map_or("", String::as_str);
             let set = scope.names.set(region, role);
@@ -492,14 +497,10 @@ fn decide(scope: &Scope<'_>, fleet: &ValidFleet, views: &[RegionView]) -> Decisi
     })
 }
 
-/// Why the pod that may be restarted cannot go right now: a budget that others use up, or keys without which it would not come back.
-fn hold_restart(
-    decision: &mut Decision,
-    scope: &Scope<'_>,
-    keys: &Keys,
-    views: &[RegionView],
-    observed: &Observed,
-) {
+/// Why the pod that may be restarted cannot go right now: a budget that others use up, or keys or a certificate without which it would not
+/// come back.
+fn hold_restart(decision: &mut Decision, scope: &Scope<'_>, ground: &Ground, views: &[RegionView]) {
+    let observed = &ground.observed;
     let Some(name) = decision.restart.clone() else {
         return;
     };
@@ -515,8 +516,15 @@ fn hold_restart(
         .objects
         .get(&(Kind::PodDisruptionBudget, set.clone()))
         .and_then(|budget| budget["status"]["disruptionsAllowed"].as_i64());
-    if matches!(keys, Keys::Missing) {
+    if matches!(ground.keys, Keys::Missing) {
         decision.restart = None;
+    } else if let Some(wait) = ground
+        .without_tls
+        .as_ref()
+        .filter(|_| pod.role == Role::Relay)
+    {
+        decision.restart = None;
+        decision.wait = Some(wait.clone());
     } else if pod.ready && budget == Some(0) {
         decision.restart = None;
         decision.wait = Some(Wait {

@@ -301,6 +301,8 @@ fn is_fault(what: &str) -> bool {
             | "VolumePending"
             | "VolumeCannotGrow"
             | "PodUnschedulable"
+            | "TlsSecretMissing"
+            | "TlsSecretUnusable"
     )
 }
 

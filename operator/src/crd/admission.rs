@@ -1,15 +1,67 @@
-//! Whose events the relays take; `nightjar-config` has the same in the relay's units.
+//! Whose events the relays take, and who may change that while they run (NIP-86).
 
 use kube::KubeSchema;
-use nightjar_config::{
-    AdmissionConfig, AuthRequired, FirstContact, GiftWrapAdmission, KeyBudget, TrustConfig,
-};
+use nightjar_config::{AdmissionConfig, KindAccess, ManagementConfig, WriteAccess};
 use serde::{Deserialize, Serialize};
 
-/// The questions that a relay asks of who sends. An event is taken if each question that is asked is answered well; by default none is.
+use super::senders::{AuthRequiredSpec, GiftWrapsSpec, KeyBudgetSpec, TrustSpec};
+
+/// Whose events are taken, and of which kinds, and what is asked of who sends. Everything is optional. An event is taken if each question that is
+/// asked is answered well.
 #[derive(KubeSchema, Serialize, Deserialize, Debug, Clone, PartialEq, Default)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct AdmissionSpec {
+    /// Whose events are taken. `Everyone`: everyone's, apart from keys that are denied or banned. `AllowedKeys`: those of keys on the allow
+    /// list; of gift wraps, whose author is a throw-away key, those for such a key or from a connection on which such a key authenticated.
+    /// NIP-11 then says `restricted_writes`. Default `Everyone`.
+    ///
+    /// Example: `AllowedKeys`
+    #[serde(default)]
+    pub write: WriteAccessSpec,
+
+    /// Events of which kinds are taken. `All`: all, apart from kinds that are denied. `AllowedKinds`: those of `allowKinds`. Messages need 1059,
+    /// 10050 and 5. Default `All`.
+    ///
+    /// Example: `AllowedKinds`
+    #[serde(default)]
+    pub kinds: KindAccessSpec,
+
+    /// Public keys on the allow list, each 64 lowercase hex digits, at most 1,000. More, and ones that change often, belong to the
+    /// management API.
+    ///
+    /// Example: `[3bf0c63fcb93463407af97a5e5ee64fa883d107ef9e558472c4eb9aaaefa459d]`
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(
+        length(max = 1000),
+        inner(length(min = 64, max = 64), regex(pattern = r"^[0-9a-f]{64}$"))
+    )]
+    pub allow_pubkeys: Vec<String>,
+
+    /// Public keys whose events are refused, each 64 lowercase hex digits, at most 1,000. What is stored of them is shown on; a ban by the
+    /// management API hides that too.
+    ///
+    /// Example: `[3bf0c63fcb93463407af97a5e5ee64fa883d107ef9e558472c4eb9aaaefa459d]`
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(
+        length(max = 1000),
+        inner(length(min = 64, max = 64), regex(pattern = r"^[0-9a-f]{64}$"))
+    )]
+    pub deny_pubkeys: Vec<String>,
+
+    /// Kinds that are taken with `kinds: AllowedKinds`, at most 1,000.
+    ///
+    /// Example: `[5, 62, 1059, 10050, 21059]`
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 1000), inner(range(min = 0, max = 65535)))]
+    pub allow_kinds: Vec<i32>,
+
+    /// Kinds that are refused, at most 1,000.
+    ///
+    /// Example: `[1, 6, 7]`
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 1000), inner(range(min = 0, max = 65535)))]
+    pub deny_kinds: Vec<i32>,
+
     /// What a client must authenticate for (NIP-42), as anyone. `Never`: for reads of gift wraps only, which always need it. `Writes`: to
     /// publish. `Always`: to publish and to read; NIP-11 then says `auth_required`. Clients that do not speak NIP-42 are shut out. Default
     /// `Never`.
@@ -34,59 +86,63 @@ pub struct AdmissionSpec {
     pub key_budget: KeyBudgetSpec,
 }
 
-/// What a client must authenticate for.
+/// Whose events are taken.
 #[derive(
     Serialize, Deserialize, schemars::JsonSchema, Debug, Clone, Copy, PartialEq, Eq, Default,
 )]
-pub enum AuthRequiredSpec {
-    /// Reads of gift wraps only.
+pub enum WriteAccessSpec {
+    /// Everyone's.
     #[default]
-    Never,
-    /// To publish.
-    Writes,
-    /// To publish and to read.
-    Always,
+    Everyone,
+    /// Those of keys on the allow list.
+    AllowedKeys,
 }
 
-/// What a gift wrap must come with.
-#[derive(KubeSchema, Serialize, Deserialize, Debug, Clone, PartialEq)]
+/// Events of which kinds are taken.
+#[derive(
+    Serialize, Deserialize, schemars::JsonSchema, Debug, Clone, Copy, PartialEq, Eq, Default,
+)]
+pub enum KindAccessSpec {
+    /// All.
+    #[default]
+    All,
+    /// Those on the list of allowed kinds.
+    AllowedKinds,
+}
+
+impl AdmissionSpec {
+    /// The lists as the relay's file has them. A number that is no kind, which the schema forbids, is left out.
+    pub fn to_config(&self) -> AdmissionConfig {
+        let kinds = |kinds: &[i32]| {
+            let kinds = kinds.iter().filter_map(|kind| u16::try_from(*kind).ok());
+            kinds.collect()
+        };
+        AdmissionConfig {
+            write: match self.write {
+                WriteAccessSpec::Everyone => WriteAccess::Everyone,
+                WriteAccessSpec::AllowedKeys => WriteAccess::AllowedKeys,
+            },
+            kinds: match self.kinds {
+                KindAccessSpec::All => KindAccess::All,
+                KindAccessSpec::AllowedKinds => KindAccess::AllowedKinds,
+            },
+            allow_pubkeys: self.allow_pubkeys.clone(),
+            deny_pubkeys: self.deny_pubkeys.clone(),
+            allow_kinds: kinds(&self.allow_kinds),
+            deny_kinds: kinds(&self.deny_kinds),
+            auth_required: self.auth_required.to_config(),
+            gift_wraps: self.gift_wraps.to_config(),
+            trust: self.trust.to_config(),
+            key_budget: self.key_budget.to_config(),
+        }
+    }
+}
+
+/// Relay management (NIP-86).
+#[derive(KubeSchema, Serialize, Deserialize, Debug, Clone, PartialEq, Default)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct GiftWrapsSpec {
-    /// Each of these is enough by itself. `Auth`: the connection has authenticated, as anyone (NIP-42). `ProofOfWork`: the id of the wrap shows
-    /// `proofOfWorkDifficulty` (NIP-13). `Known`: the recipient has published a profile (kind 0) or a list of relays for messages (kind 10050)
-    /// on this fleet. Default: none is asked for, and every gift wrap is welcome.
-    ///
-    /// Example: `[Auth, ProofOfWork]`
-    #[serde(default)]
-    #[schemars(length(max = 3))]
-    pub any_of: Vec<FirstContactSpec>,
-
-    /// Leading zero bits for `ProofOfWork`, 1 to 64. Each bit doubles the work: 16 take a client well under a second, 24 take it seconds to
-    /// minutes. Default 16.
-    ///
-    /// Example: `20`
-    #[serde(default = "default_difficulty")]
-    #[schemars(range(min = 1, max = 64))]
-    pub proof_of_work_difficulty: i32,
-}
-
-/// A way for a gift wrap to be welcome.
-#[derive(Serialize, Deserialize, schemars::JsonSchema, Debug, Clone, Copy, PartialEq, Eq)]
-pub enum FirstContactSpec {
-    /// The connection has authenticated.
-    Auth,
-    /// The id shows work.
-    ProofOfWork,
-    /// The recipient is known here.
-    Known,
-}
-
-/// Who may publish: some keys, whom they follow, and perhaps whom these follow. Of gift wraps, whose author is a throw-away key, those from a
-/// connection on which one of them authenticated. NIP-11 then says `restricted_writes`.
-#[derive(KubeSchema, Serialize, Deserialize, Debug, Clone, PartialEq)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct TrustSpec {
-    /// Public keys at which the web begins, each 64 lowercase hex digits, at most 100. Default: none, and everyone is trusted.
+pub struct ManagementSpec {
+    /// Public keys of the administrators, each 64 lowercase hex digits, at most 100. Default: none, and no management API.
     ///
     /// Example: `[3bf0c63fcb93463407af97a5e5ee64fa883d107ef9e558472c4eb9aaaefa459d]`
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -94,119 +150,14 @@ pub struct TrustSpec {
         length(max = 100),
         inner(length(min = 64, max = 64), regex(pattern = r"^[0-9a-f]{64}$"))
     )]
-    pub roots: Vec<String>,
-
-    /// How far the web goes: 1, the roots and whom they follow (kind 3), or 2, also whom these follow. Default 1. A web has at most 1,000,000
-    /// keys, the nearest first.
-    ///
-    /// Example: `2`
-    #[serde(default = "one")]
-    #[schemars(range(min = 1, max = 2))]
-    pub depth: i32,
-
-    /// How often the lists of follows are read again, in seconds, 10 to 86,400: so long a change may take to show. With depth 2 and thousands of
-    /// members, 600 spares the relays work. Default 60.
-    ///
-    /// Example: `600`
-    #[serde(default = "default_refresh")]
-    #[schemars(range(min = 10, max = 86400))]
-    pub refresh_seconds: i32,
+    pub admins: Vec<String>,
 }
 
-/// How many events each key may publish on all relays of the fleet together: the author's, or for gift wraps, whose author is a throw-away key,
-/// each key that authenticated on the connection. Relays tell each other every second what was spent, so it is approximate: who floods all
-/// relays at once has the burst at each of them, and then the rate once.
-#[derive(KubeSchema, Serialize, Deserialize, Debug, Clone, PartialEq)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct KeyBudgetSpec {
-    /// Events a minute in the long run, 0 to 100,000. Default 0: no budget.
-    ///
-    /// Example: `60`
-    #[serde(default)]
-    #[schemars(range(min = 0, max = 100000))]
-    pub events_per_minute: i32,
-
-    /// Events at once, 1 to 1,000,000. Default 120.
-    ///
-    /// Example: `300`
-    #[serde(default = "default_burst")]
-    #[schemars(range(min = 1, max = 1000000))]
-    pub burst: i32,
-}
-
-impl Default for KeyBudgetSpec {
-    fn default() -> Self {
-        Self {
-            events_per_minute: 0,
-            burst: default_burst(),
-        }
-    }
-}
-
-impl Default for GiftWrapsSpec {
-    fn default() -> Self {
-        Self {
-            any_of: Vec::new(),
-            proof_of_work_difficulty: default_difficulty(),
-        }
-    }
-}
-
-impl Default for TrustSpec {
-    fn default() -> Self {
-        Self {
-            roots: Vec::new(),
-            depth: one(),
-            refresh_seconds: default_refresh(),
-        }
-    }
-}
-
-fn default_difficulty() -> i32 {
-    16
-}
-
-fn one() -> i32 {
-    1
-}
-
-fn default_burst() -> i32 {
-    120
-}
-
-fn default_refresh() -> i32 {
-    60
-}
-
-impl AdmissionSpec {
-    /// The questions as the relay's file has them. A number that is out of range, which the schema forbids, counts as 0, which the relay
-    /// refuses.
-    pub fn to_config(&self) -> AdmissionConfig {
-        let ways = self.gift_wraps.any_of.iter().map(|way| match way {
-            FirstContactSpec::Auth => FirstContact::Auth,
-            FirstContactSpec::ProofOfWork => FirstContact::ProofOfWork,
-            FirstContactSpec::Known => FirstContact::Known,
-        });
-        AdmissionConfig {
-            auth_required: match self.auth_required {
-                AuthRequiredSpec::Never => AuthRequired::Never,
-                AuthRequiredSpec::Writes => AuthRequired::Writes,
-                AuthRequiredSpec::Always => AuthRequired::Always,
-            },
-            gift_wraps: GiftWrapAdmission {
-                any_of: ways.collect(),
-                proof_of_work_difficulty: u32::try_from(self.gift_wraps.proof_of_work_difficulty)
-                    .unwrap_or(0),
-            },
-            trust: TrustConfig {
-                roots: self.trust.roots.clone(),
-                depth: u8::try_from(self.trust.depth).unwrap_or(0),
-                refresh_seconds: u64::try_from(self.trust.refresh_seconds).unwrap_or(0),
-            },
-            key_budget: KeyBudget {
-                events_per_minute: u32::try_from(self.key_budget.events_per_minute).unwrap_or(0),
-                burst: u32::try_from(self.key_budget.burst).unwrap_or(0),
-            },
+impl ManagementSpec {
+    /// The administrators as the relay's file has them.
+    pub fn to_config(&self) -> ManagementConfig {
+        ManagementConfig {
+            admins: self.admins.clone(),
         }
     }
 }

@@ -155,6 +155,20 @@ pub struct RelayLimits {
     /// Example: `5`
     #[schemars(range(min = 0, max = 600))]
     pub drain_seconds: i32,
+
+    /// A silent client is pinged each time so many seconds have passed: 5 to 3,600. Load balancers cut connections that are silent for long, so
+    /// it should be less than their limit. Holds for new connections. Default 45.
+    ///
+    /// Example: `25`
+    #[schemars(range(min = 5, max = 3600))]
+    pub ping_interval_seconds: i32,
+
+    /// A client of which nothing was heard for so many seconds, not even the answer to a ping, is given up; more than
+    /// `pingIntervalSeconds`: 6 to 86,400. Holds for new connections. Default 150.
+    ///
+    /// Example: `90`
+    #[schemars(range(min = 6, max = 86400))]
+    pub idle_timeout_seconds: i32,
 }
 
 impl Default for RelayLimits {
@@ -184,6 +198,8 @@ impl Default for RelayLimits {
             unauthenticated_log_percent: 50,
             publish_deadline_ms: 5_000,
             drain_seconds: 5,
+            ping_interval_seconds: 45,
+            idle_timeout_seconds: 150,
         }
     }
 }
@@ -220,6 +236,8 @@ impl RelayLimits {
             unauthenticated_log_share: f64::from(self.unauthenticated_log_percent) / 100.0,
             publish_deadline_ms: count(self.publish_deadline_ms).into(),
             drain_seconds: count(self.drain_seconds).into(),
+            ping_interval_seconds: count(self.ping_interval_seconds).into(),
+            idle_timeout_seconds: count(self.idle_timeout_seconds).into(),
         }
     }
 }

@@ -12,10 +12,12 @@ mod generate;
 mod limits;
 mod load;
 mod placement;
+mod plugins;
 mod quantity;
 mod reference;
 mod rollout;
 mod schema;
+mod senders;
 mod status;
 #[cfg(test)]
 mod tests;
@@ -23,20 +25,21 @@ mod tests;
 use kube::{CustomResource, KubeSchema};
 use serde::{Deserialize, Serialize};
 
-pub use admission::{
-    AdmissionSpec, AuthRequiredSpec, FirstContactSpec, GiftWrapsSpec, KeyBudgetSpec, TrustSpec,
-};
+pub use admission::{AdmissionSpec, KindAccessSpec, ManagementSpec, WriteAccessSpec};
 pub use duration::{DurationError, parse_duration};
 pub use generate::{crd_yaml, definition};
 pub use limits::RelayLimits;
 pub use load::{MAX_FILE_BYTES, load};
 pub use placement::{
-    IngressSpec, PlacementSpec, ResourcesSpec, ServiceSpec, ServiceType, TolerationSpec,
+    IngressSpec, PlacementSpec, RelayTlsSpec, ResourcesSpec, ServiceSpec, ServiceType,
+    TolerationSpec,
 };
+pub use plugins::{OnPluginFailure, PluginSpec, PluginsSpec};
 pub use quantity::{QuantityError, format_bytes, parse_quantity};
 pub use reference::reference_markdown;
 pub use rollout::{DeletionPolicy, ImagesSpec, RolloutSpec};
 pub(crate) use schema::{check_spec, quote};
+pub use senders::{AuthRequiredSpec, FirstContactSpec, GiftWrapsSpec, KeyBudgetSpec, TrustSpec};
 pub use status::{
     ConditionType, Images, RegionState, RegionStatus, RelayClusterStatus, RolloutPhase,
     RolloutStatus, StatusSummary, WaitingFor,
@@ -289,14 +292,66 @@ pub struct RelaySpec {
     #[x_kube(
         validation = Rule::new("self.defaultLimit <= self.maxLimit").message("defaultLimit must be at most maxLimit").field_path(".defaultLimit"),
         validation = Rule::new("self.inFlightPublishBytesPerConnection >= self.maxMessageLength").message("inFlightPublishBytesPerConnection must be at least maxMessageLength").field_path(".inFlightPublishBytesPerConnection"),
-        validation = Rule::new("self.inFlightPublishBytesPerRelay >= self.inFlightPublishBytesPerConnection").message("inFlightPublishBytesPerRelay must be at least inFlightPublishBytesPerConnection").field_path(".inFlightPublishBytesPerRelay")
+        validation = Rule::new("self.inFlightPublishBytesPerRelay >= self.inFlightPublishBytesPerConnection").message("inFlightPublishBytesPerRelay must be at least inFlightPublishBytesPerConnection").field_path(".inFlightPublishBytesPerRelay"),
+        validation = Rule::new("self.idleTimeoutSeconds > self.pingIntervalSeconds").message("idleTimeoutSeconds must be more than pingIntervalSeconds").field_path(".idleTimeoutSeconds")
     )]
     pub limits: RelayLimits,
 
-    /// Whose events the relays take: authentication, first contact of gift wraps, a web of trust, budgets of keys. Can be changed live. Upgrade the whole fleet
-    /// before the first use: relays of earlier versions refuse the configuration and go on with the one before.
+    /// TLS by the relays themselves: clients reach them with `wss://`, without an Ingress. Kubernetes only; on one machine the relays speak
+    /// plain `ws://`. Default: none.
+    ///
+    /// Turning it on or off, or another Secret, restarts the relays, one after the other. A renewed certificate does not.
+    ///
+    /// Example: `{secretName: chat-example-org-tls}`
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tls: Option<RelayTlsSpec>,
+
+    /// Networks (CIDR) of the proxies and load balancers in front of the relays, at most 64. Only to them the relays listen about who a client
+    /// is: the last address in `X-Forwarded-For` or `Forwarded` that is not in one of these networks counts for limits per address. Name as
+    /// little as possible, and nothing from where clients connect without such a proxy. Default: none, those headers are ignored.
+    ///
+    /// Can be changed live, for new connections.
+    ///
+    /// Example: `[10.0.0.0/8]`
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(
+        length(max = 64),
+        inner(
+            length(min = 3, max = 49),
+            regex(pattern = r"^[0-9a-fA-F:.]+/[0-9]{1,3}$")
+        )
+    )]
+    pub trusted_proxies: Vec<String>,
+
+    /// Web pages that may connect, by origin as browsers send it: `scheme://host` or `scheme://host:port`, at most 64. Programs that are no
+    /// browsers send none and may always. Default: none, every page may, as is usual for relays.
+    ///
+    /// Can be changed live, for new connections.
+    ///
+    /// Example: `[https://chat.example.org]`
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(
+        length(max = 64),
+        inner(
+            length(min = 4, max = 512),
+            regex(pattern = r"^[a-zA-Z][a-zA-Z0-9+.-]*://[^/\s]+$")
+        )
+    )]
+    pub allowed_origins: Vec<String>,
+    /// Whose events the relays take: allow and deny lists, and what is asked of who sends. Can be changed live. What administrators change through
+    /// the management API comes on top; to be denied or banned beats to be allowed. Upgrade the whole fleet before the first use: relays of earlier
+    /// versions refuse the configuration and go on with the one before.
     #[serde(default)]
     pub admission: AdmissionSpec,
+
+    /// Relay management (NIP-86): administrators ban and allow keys, events and kinds on the whole fleet by signed HTTP calls (NIP-98) to any
+    /// relay. Can be changed live. An administrator that is taken out calls no more; what they changed stays.
+    #[serde(default)]
+    pub management: ManagementSpec,
+    /// Programs that decide what relays take and answer, in any language (`docs/how-to/plugins.md`). None unless named. A change restarts the
+    /// relays, one after the other; a change of a program's file has the program started anew, without a restart of the relay.
+    #[serde(default)]
+    pub plugins: PluginsSpec,
 }
 
 /// NIP-11 information. Everything is optional and can be changed live.

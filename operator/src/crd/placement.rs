@@ -162,6 +162,21 @@ pub struct IngressSpec {
     pub annotations: BTreeMap<String, String>,
 }
 
+/// The certificate of the relays.
+#[derive(KubeSchema, Serialize, Deserialize, Debug, Clone, PartialEq, Eq)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct RelayTlsSpec {
+    /// Secret of type `kubernetes.io/tls` in the namespace of the fleet, with the certificate of all host names under which clients reach the
+    /// relays. When it is renewed, the relays serve the new one to new connections; nothing restarts.
+    ///
+    /// Example: `chat-example-org-tls`
+    #[schemars(
+        length(min = 1, max = 253),
+        regex(pattern = r"^[a-z0-9]([a-z0-9.-]*[a-z0-9])?$")
+    )]
+    pub secret_name: String,
+}
+
 impl Default for ServiceSpec {
     fn default() -> Self {
         Self {

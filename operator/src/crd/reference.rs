@@ -50,9 +50,8 @@ fn section(page: &mut String, path: &str, map: &Value) {
     for (name, field) in fields {
         match field["type"].as_str() {
             Some("object") => section(page, &format!("{path}.{name}"), field),
-            // The entries of a list of plain values are explained with the list.
             Some("array") if field["items"]["type"] == "object" => {
-                section(page, &format!("{path}.{name}[]"), &field["items"])
+                section(page, &format!("{path}.{name}[]"), &field["items"]);
             }
             _ => {}
         }
@@ -69,6 +68,9 @@ fn facts(field: &Value, required: bool) -> String {
     facts.extend(range("minimum", "maximum", ""));
     facts.extend(range("minItems", "maxItems", " entries"));
     facts.extend(range("minLength", "maxLength", " characters"));
+    if field["type"] == "array" && field["items"]["type"] != "object" {
+        facts.push(format!("each {}", self::facts(&field["items"], false)));
+    }
     if let Some(choices) = field["enum"].as_array() {
         facts.push(
             choices

@@ -46,8 +46,8 @@ fn a_file_that_names_only_regions_has_every_default() {
         (1, 3, 10 << 30)
     );
     assert_eq!(fleet.limits, nightjar_config::Limits::default());
-    assert_eq!(fleet.admission, nightjar_config::AdmissionConfig::default());
     assert_eq!(fleet.tracing, None);
+    assert!(fleet.plugins.is_empty());
 }
 
 #[test]
@@ -55,9 +55,9 @@ fn every_setting_of_a_file_arrives() {
     let fleet = from_yaml(&file(
         "  regions: [{name: a, relays: {replicas: 2}, nats: {replicas: 1, storage: 2Gi}, publicURL: 'wss://a.example.org'}]\n  \
          log: {maxBytesPerRegion: 256Mi, retention: {messages: 5w}}\n  \
-         relay: {info: {name: N, contact: 'mailto:x@example.org'}, limits: {maxFilters: 7, minPowDifficulty: 16, unauthenticatedLogPercent: 10}, \
-         admission: {authRequired: Writes, giftWraps: {anyOf: [Auth, ProofOfWork, Known], proofOfWorkDifficulty: 20}, \
-         trust: {roots: [3bf0c63fcb93463407af97a5e5ee64fa883d107ef9e558472c4eb9aaaefa459d], depth: 2, refreshSeconds: 600}, keyBudget: {eventsPerMinute: 30, burst: 90}}}\n  \
+         relay: {info: {name: N, contact: 'mailto:x@example.org'}, limits: {maxFilters: 7, minPowDifficulty: 16, unauthenticatedLogPercent: 10, pingIntervalSeconds: 20}, tls: {secretName: s}, trustedProxies: [10.0.0.0/8], allowedOrigins: ['https://x.example.org'], \
+         admission: {write: AllowedKeys, denyKinds: [1]}, management: {admins: [3bf0c63fcb93463407af97a5e5ee64fa883d107ef9e558472c4eb9aaaefa459d]}, \
+         plugins: {write: {command: [/policy, -v], watch: [/list], environment: {A: b}, timeoutMs: 500, onFailure: Accept, maxInFlight: 1, giveAddress: true}}}\n  \
          tracing: {otlpEndpoint: 'http://127.0.0.1:4317', samplePercent: 50}",
     ))
     .unwrap();
@@ -86,37 +86,39 @@ fn every_setting_of_a_file_arrives() {
         ),
         (7, 16, 0.1)
     );
-    use nightjar_config::{AuthRequired, FirstContact, GiftWrapAdmission, KeyBudget, TrustConfig};
     assert_eq!(
-        fleet.admission,
-        nightjar_config::AdmissionConfig {
-            auth_required: AuthRequired::Writes,
-            gift_wraps: GiftWrapAdmission {
-                any_of: vec![
-                    FirstContact::Auth,
-                    FirstContact::ProofOfWork,
-                    FirstContact::Known
-                ],
-                proof_of_work_difficulty: 20,
-            },
-            trust: TrustConfig {
-                roots: vec![
-                    "3bf0c63fcb93463407af97a5e5ee64fa883d107ef9e558472c4eb9aaaefa459d".to_owned()
-                ],
-                depth: 2,
-                refresh_seconds: 600,
-            },
-            key_budget: KeyBudget {
-                events_per_minute: 30,
-                burst: 90,
-            },
-        }
+        (
+            fleet.limits.ping_interval_seconds,
+            fleet.limits.idle_timeout_seconds
+        ),
+        (20, 150)
     );
+    assert_eq!(fleet.relay_tls_secret.as_deref(), Some("s"));
+    assert_eq!(fleet.trusted_proxies, ["10.0.0.0/8".parse().unwrap()]);
+    assert_eq!(fleet.allowed_origins, ["https://x.example.org"]);
     assert_eq!(
         (fleet.info.name.as_deref(), fleet.info.icon),
         (Some("N"), None)
     );
     assert_eq!(fleet.tracing.unwrap().sample_ratio, 0.5);
+    assert_eq!(
+        (fleet.admission.write, fleet.admission.deny_kinds),
+        (nightjar_config::WriteAccess::AllowedKeys, vec![1])
+    );
+    assert_eq!(fleet.management.admins.len(), 1);
+    let plugin = nightjar_config::Plugin {
+        watch: vec!["/list".to_owned()],
+        environment: [("A".to_owned(), "b".to_owned())].into(),
+        timeout_ms: 500,
+        on_failure: nightjar_config::OnFailure::Accept,
+        max_in_flight: 1,
+        give_address: true,
+        ..nightjar_config::Plugin::new(vec!["/policy".to_owned(), "-v".to_owned()])
+    };
+    assert_eq!(
+        (fleet.plugins.write, fleet.plugins.read),
+        (Some(plugin), None)
+    );
 }
 
 /// Insists that each text is refused with a line that begins so, and that every refusal is one line.
@@ -268,46 +270,73 @@ fn a_setting_that_will_not_do_is_refused_by_its_field() {
             "spec.relay.limits.minPowDifficulty: must be from 0 to 64, is -1",
         ),
         (
-            with("relay: {admission: {authRequired: Sometimes}}"),
-            "spec.relay.admission.authRequired: must be Never or Writes or Always, is \"Sometimes\"",
+            with("relay: {management: {admins: [npub1abc]}}"),
+            "spec.relay.management.admins[0]: must have 64 characters, has 8",
         ),
         (
-            with("relay: {admission: {giftWraps: {anyOf: [Auth, Luck]}}}"),
-            "spec.relay.admission.giftWraps.anyOf[1]: must be Auth or ProofOfWork or Known, is \"Luck\"",
+            with("relay: {admission: {write: Nobody}}"),
+            "spec.relay.admission.write: ",
         ),
         (
-            with("relay: {admission: {giftWraps: {anyOf: [Auth, Known, Auth]}}}"),
-            "spec.relay.admission.giftWraps.anyOf: anyOf must name each way once",
-        ),
-        (
-            with("relay: {admission: {giftWraps: {proofOfWorkDifficulty: 0}}}"),
-            "spec.relay.admission.giftWraps.proofOfWorkDifficulty: must be from 1 to 64, is 0",
-        ),
-        (
-            with("relay: {admission: {trust: {roots: [npub1]}}}"),
-            "spec.relay.admission.trust.roots[0]: must have 64 characters, has 5",
-        ),
-        (
-            with("relay: {admission: {trust: {depth: 3}}}"),
-            "spec.relay.admission.trust.depth: must be from 1 to 2, is 3",
-        ),
-        (
-            with("relay: {admission: {trust: {refreshSeconds: 9}}}"),
-            "spec.relay.admission.trust.refreshSeconds: must be from 10 to 86400, is 9",
-        ),
-        (
-            with("relay: {admission: {keyBudget: {burst: 0}}}"),
-            "spec.relay.admission.keyBudget.burst: must be from 1 to 1000000, is 0",
-        ),
-        (
-            with("relay: {admission: {open: true}}"),
-            "spec.relay.admission.open: no such field; there are authRequired, giftWraps, keyBudget, trust",
+            with("relay: {admission: {allowKinds: [65536]}}"),
+            "spec.relay.admission.allowKinds[0]: must be from 0 to 65535, is 65536",
         ),
         (
             with("relay: {info: {pubkey: abc}}"),
             "spec.relay.info.pubkey: must have 64 characters, has 3",
         ),
+        (
+            with("relay: {limits: {idleTimeoutSeconds: 30}}"),
+            "spec.relay.limits.idleTimeoutSeconds: idleTimeoutSeconds must be more than pingIntervalSeconds",
+        ),
+        (
+            with("relay: {tls: {}}"),
+            "spec.relay.tls.secretName: is missing",
+        ),
+        (
+            with("relay: {trustedProxies: [10.0.0.0/8, 10.0.0.1]}"),
+            "spec.relay.trustedProxies[1]: ",
+        ),
+        (
+            with("relay: {trustedProxies: [10.0.0.0/33]}"),
+            "spec.relay.trustedProxies[0]: must be a network in CIDR notation",
+        ),
+        (
+            with("relay: {allowedOrigins: ['https://x.example.org/chat']}"),
+            "spec.relay.allowedOrigins[0]: ",
+        ),
+        (
+            with("relay: {allowedOrigins: ['https://x.example.org:443']}"),
+            "spec.relay.allowedOrigins[0]: must not name the port",
+        ),
         (with("tracing: {}"), "spec.tracing.otlpEndpoint: is missing"),
+    ]);
+}
+
+#[test]
+fn a_plugin_that_will_not_do_is_refused_by_its_field() {
+    let with = |rest: &str| file(&format!("  regions: [{{name: a}}]\n  {rest}"));
+    check_refusals(&[
+        (
+            with("relay: {plugins: {write: {}}}"),
+            "spec.relay.plugins.write.command: is missing",
+        ),
+        (
+            with("relay: {plugins: {write: {command: []}}}"),
+            "spec.relay.plugins.write.command: must have 1 to 32 entries, has 0",
+        ),
+        (
+            with("relay: {plugins: {read: {command: [/x], timeoutMs: 5}}}"),
+            "spec.relay.plugins.read.timeoutMs: must be from 10 to 10000, is 5",
+        ),
+        (
+            with("relay: {plugins: {read: {command: [/x], onFailure: Open}}}"),
+            "spec.relay.plugins.read.onFailure: must be Accept or Reject, is \"Open\"",
+        ),
+        (
+            with("relay: {plugins: {write: {command: [/x], environment: {1A: b}}}}"),
+            "spec.relay.plugins.write.environment: names must be 1 to 128",
+        ),
     ]);
 }
 
@@ -414,6 +443,23 @@ fn rules_of_limits_that_depend_on_each_other() {
 }
 
 #[test]
+fn rule_a_plugin_is_named_by_its_absolute_path() {
+    let of = |program: &str| {
+        cluster(json!({
+            "regions": [{"name": "a"}],
+            "relay": {"plugins": {"write": {"command": [program, "x"]}}},
+        }))
+    };
+    assert!(of("/policy").validate_cel().is_ok());
+    let errors = validate(&of("policy.py")).unwrap_err();
+    assert!(errors[0].message.contains("absolute path"), "{errors:?}");
+    assert!(
+        errors[0].field.starts_with("spec.relay.plugins.write"),
+        "{errors:?}"
+    );
+}
+
+#[test]
 fn what_a_running_fleet_cannot_take_over_is_named() {
     let of = |spec: &str| from_yaml(&file(spec)).unwrap();
     let old = of("  regions: [{name: a}, {name: b, nats: {replicas: 1}}]");
@@ -457,7 +503,7 @@ fn every_field_is_bounded_and_explained() {
                 field["enum"].is_array()
                     || (field["minimum"].is_number() && field["maximum"].is_number())
             }
-            kind => kind == Some("object"),
+            kind => matches!(kind, Some("object" | "boolean")),
         };
         assert!(bounded, "{path} has no bounds: {field}");
         // The entries of a list of plain values are explained with the list.

@@ -205,6 +205,12 @@ fn prepare(options: LocalOptions) -> Result<Prepared, LocalError> {
         state_dir,
     };
     let mut notices = end_leftovers(&placement.state_dir);
+    if fleet.relay_tls_secret.is_some() {
+        notices.push(
+            "spec.relay.tls is for Kubernetes: there are no Secrets here, and the relays speak ws:// on loopback"
+                .to_owned(),
+        );
+    }
     let mut plan = placement.plan(&fleet)?;
     for process in plan.processes() {
         for listener in &process.listeners {

@@ -138,6 +138,10 @@ pub enum FileRef {
     Certificate(Issuer),
     /// Its private key, PEM, mode 0600.
     PrivateKey(Issuer),
+    /// The certificate that a relay serves to clients (role relay), PEM.
+    PublicCertificate,
+    /// Its private key, PEM, mode 0600.
+    PublicKey,
 }
 
 /// What a placement wants of every NATS server, besides its addresses.
@@ -156,6 +160,10 @@ pub trait Addresses {
     /// What the placement wants of every NATS server. On one machine nothing.
     fn server_options(&self) -> ServerOptions {
         ServerOptions::default()
+    }
+    /// Whether relays serve TLS, with [`FileRef::PublicCertificate`]. On one machine never.
+    fn relay_tls(&self) -> bool {
+        false
     }
     /// The address a process binds. Loopback with the same port as [`Self::connect`] on one machine, `0.0.0.0` in a pod.
     fn listen(&self, process: &ProcessId, port: Port) -> SocketAddr;

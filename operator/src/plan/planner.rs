@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
+use nightjar_config::TlsFiles;
 use nightjar_envelope::RegionName;
 use sha2::{Digest, Sha256};
 
@@ -124,6 +125,14 @@ impl<'a> Planner<'a> {
 
     pub(super) fn path(&self, id: &ProcessId, file: &FileRef) -> PathBuf {
         self.addresses.path(id, file)
+    }
+
+    /// The files with which a relay serves TLS, if it does.
+    pub(super) fn relay_tls(&self, id: &ProcessId) -> Option<TlsFiles> {
+        self.addresses.relay_tls().then(|| TlsFiles {
+            cert_file: self.path(id, &FileRef::PublicCertificate),
+            key_file: self.path(id, &FileRef::PublicKey),
+        })
     }
 
     pub(super) fn relay_url(&self, id: &ProcessId) -> String {

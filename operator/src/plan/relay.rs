@@ -1,8 +1,8 @@
 //! The configuration of one relay, as `nightjar-config` defines it.
 
 use nightjar_config::{
-    AdmissionConfig, FleetRef, IndexConfig, Limits, LogConfig, NatsClient, RegionLog, RelayConfig,
-    RelayInfo,
+    AdmissionConfig, FleetRef, IndexConfig, Limits, LogConfig, ManagementConfig, NatsClient,
+    RegionLog, RelayConfig, RelayInfo,
 };
 use nightjar_envelope::{MESSAGE_SHARDS, STATE_SHARDS};
 
@@ -17,7 +17,7 @@ const MAX_REGIONS: u64 = 16;
 /// The relay's `relay.yaml`.
 pub(super) fn config(plan: &Planner<'_>, id: &ProcessId) -> ProcessText {
     let config = relay_config(plan, id);
-    // What a running relay takes over (other regions, info, limits, admission) is left out of the part that needs a restart.
+    // What a running relay takes over is left out of the part that needs a restart.
     let mut fixed = config.clone();
     fixed
         .log
@@ -25,7 +25,10 @@ pub(super) fn config(plan: &Planner<'_>, id: &ProcessId) -> ProcessText {
         .retain(|region| region.region == id.region);
     fixed.info = RelayInfo::default();
     fixed.limits = Limits::default();
+    fixed.trusted_proxies = Vec::new();
+    fixed.allowed_origins = Vec::new();
     fixed.admission = AdmissionConfig::default();
+    fixed.management = ManagementConfig::default();
     let head = format!("# {id}. Written by nightjar-operator; changes here are lost.\n");
     ProcessText {
         full: format!("{head}{}", config.to_yaml()),
@@ -56,6 +59,9 @@ fn relay_config(plan: &Planner<'_>, id: &ProcessId) -> RelayConfig {
         listen: plan.listen(id, Port::Relay),
         admin: plan.listen(id, Port::Admin),
         public_urls,
+        tls: plan.relay_tls(id),
+        trusted_proxies: fleet.trusted_proxies.clone(),
+        allowed_origins: fleet.allowed_origins.clone(),
         nats: NatsClient {
             servers: plan.nats_urls(&id.region),
             nkey_seed_file: plan.path(id, &FileRef::Seed(Credential::Relay, SeedForm::Plain)),
@@ -85,6 +91,8 @@ fn relay_config(plan: &Planner<'_>, id: &ProcessId) -> RelayConfig {
         info: fleet.info.clone(),
         limits: fleet.limits.clone(),
         admission: fleet.admission.clone(),
+        management: fleet.management.clone(),
+        plugins: fleet.plugins.clone(),
         tracing: fleet.tracing.clone(),
     }
 }

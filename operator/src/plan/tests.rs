@@ -46,6 +46,8 @@ fn file_name(file: &FileRef) -> String {
         FileRef::Authority(of) => format!("{}.ca.pem", issuer(of)),
         FileRef::Certificate(of) => format!("{}.pem", issuer(of)),
         FileRef::PrivateKey(of) => format!("{}.key", issuer(of)),
+        FileRef::PublicCertificate => "public.crt".to_owned(),
+        FileRef::PublicKey => "public.key".to_owned(),
     }
 }
 
@@ -202,6 +204,27 @@ fn golden_plan_for_a_cluster() {
     insta::assert_snapshot!("service_dns", render(&planned(FILE, &service_dns())));
 }
 
+/// On one machine there is no Secret, and in a cluster the addresses say who serves what.
+#[test]
+fn relays_serve_tls_only_where_there_is_a_certificate() {
+    let secret = "relay: {tls: {secretName: s}, info: {name: Golden}}";
+    let file = FILE.replace("relay: {info: {name: Golden}}", secret);
+    assert_ne!(file, FILE);
+    assert_eq!(planned(&file, &Loopback), planned(FILE, &Loopback));
+    let fleet = from_yaml(&file).unwrap();
+    let names = crate::cluster::Names::new("golden", "chat");
+    let cluster = crate::cluster::ClusterAddresses::of(&names, &fleet);
+    let plan = planned(&file, &cluster);
+    let relay = &plan.regions[0].relays[0];
+    assert!(
+        relay.files[0].text.contains("\ntls:\n"),
+        "{}",
+        relay.files[0].text
+    );
+    let urls = plan.regions.iter().flat_map(|region| &region.relay_urls);
+    assert!(urls.clone().all(|url| url.starts_with("wss://")));
+}
+
 #[test]
 fn a_plan_is_the_same_every_time() {
     assert_eq!(planned(FILE, &Loopback), planned(FILE, &Loopback));
@@ -311,6 +334,11 @@ fn only_what_must_restart_restarts() {
         "only streams change"
     );
     let (restarted, _) = cost(("samplePercent: 5", "samplePercent: 6"));
+    assert_eq!(restarted, relays);
+    let (restarted, _) = cost((
+        "relay: {",
+        "relay: {plugins: {write: {command: [/policy]}}, ",
+    ));
     assert_eq!(restarted, relays);
     let (restarted, reloaded) = cost(("storage: 4Gi", "storage: 5Gi"));
     assert_eq!(

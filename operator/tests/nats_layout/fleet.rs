@@ -338,6 +338,8 @@ impl Addresses for Loopback {
             FileRef::Authority(of) => own.join(format!("{}-ca.pem", issuer(of))),
             FileRef::Certificate(of) => own.join(format!("{}-cert.pem", issuer(of))),
             FileRef::PrivateKey(of) => own.join(format!("{}-key.pem", issuer(of))),
+            FileRef::PublicCertificate => own.join("public.pem"),
+            FileRef::PublicKey => own.join("public-key.pem"),
         }
     }
 }

@@ -13,6 +13,18 @@ const SALT_KEPT: Duration = Duration::from_secs(3600);
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct AddressKey(u64);
 
+impl AddressKey {
+    /// 16 hex digits.
+    pub fn to_hex(self) -> String {
+        format!("{:016x}", self.0)
+    }
+
+    #[cfg(test)]
+    pub(crate) fn for_tests(hash: u64) -> Self {
+        Self(hash)
+    }
+}
+
 /// Counts the connections of each address.
 #[derive(Debug, Clone, Default)]
 pub(super) struct AddressBook {
@@ -82,6 +94,11 @@ impl AddressBook {
             key,
             book: self.clone(),
         })
+    }
+
+    /// The key of an address's buckets, without a connection.
+    pub(super) fn key(&self, address: IpAddr) -> AddressKey {
+        AddressKey(self.lock().salt.hash_one(prefix(address)))
     }
 
     /// Takes a new salt when the old one has served its time.

@@ -21,7 +21,7 @@ pub struct KeyBudgets {
 /// Shows no key.
 impl std::fmt::Debug for KeyBudgets {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "KeyBudgets({} keys)", self.len())
+        write!(f, "KeyBudgets({} keys)", self.count())
     }
 }
 
@@ -168,7 +168,7 @@ impl KeyBudgets {
     }
 
     /// Keys that have spent something.
-    pub fn len(&self) -> usize {
+    pub fn count(&self) -> usize {
         self.lock().buckets.len()
     }
 
@@ -302,7 +302,7 @@ mod tests {
         assert_eq!(spent(&budgets, BOB, start), 50);
         budgets.reconfigure(&budget(0, 5));
         assert_eq!(spent(&budgets, ALICE, start), 10_000, "no budget");
-        assert_eq!((budgets.len(), budgets.take_spent()), (0, Vec::new()));
+        assert_eq!((budgets.count(), budgets.take_spent()), (0, Vec::new()));
     }
 
     #[test]
@@ -313,13 +313,13 @@ mod tests {
         assert_eq!(spent(&budgets, key(0), start), 100);
         for number in 1..=200 {
             budgets.spend([key(number)].iter(), start).expect("within");
-            assert!(budgets.len() <= 32);
+            assert!(budgets.count() <= 32);
         }
         assert!(budgets.spend([key(0)].iter(), start).is_err());
         // Keys that are forgotten before they were told are left out.
         assert!(budgets.take_spent().len() <= 32);
         budgets.forget_whole(after(start, 3_600));
-        assert_eq!(budgets.len(), 0);
+        assert_eq!(budgets.count(), 0);
     }
 
     proptest! {

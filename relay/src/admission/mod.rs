@@ -5,6 +5,7 @@ mod address;
 mod budget;
 mod contact;
 mod in_flight;
+mod lists;
 mod rates;
 mod refusal;
 mod rules;
@@ -23,6 +24,7 @@ use tokio::sync::watch;
 pub use address::{AddressKey, AddressPermit};
 pub use budget::KeyBudgets;
 pub use in_flight::InFlightPermit;
+pub use lists::{FleetLists, ListRules};
 pub use rates::ConnectionRates;
 pub use refusal::Refusal;
 pub use rules::Rules;
@@ -30,7 +32,9 @@ pub use trust::{TrustGate, Trusted};
 pub use verifier::VerifierOptions;
 
 use crate::event::{Event, PublicKey, is_wrap};
+use crate::http_auth;
 use crate::metrics::{LimitRule, Metrics, Stage};
+use crate::plugin::Source;
 use crate::visibility::Readers;
 use address::AddressBook;
 use contact::{Contact, ContactRules};
@@ -60,6 +64,7 @@ struct Settings {
     rules: Arc<Rules>,
     contact: ContactRules,
     trust: Option<Arc<TrustGate>>,
+    lists: Arc<ListRules>,
     address_rates: AddressRates,
 }
 
@@ -70,17 +75,21 @@ impl Settings {
             rules: Arc::new(Rules::new(&config)),
             contact: ContactRules::new(&config.admission.gift_wraps),
             trust: TrustGate::new(&config.admission.trust, trust_before),
+            lists: Arc::new(ListRules::new(&config.admission)),
             address_rates: AddressRates::new(&config.limits),
             config,
         }
     }
 }
 
-/// What a session keeps for admission: its own buckets and the key of its address, never the address.
+/// What a session keeps for admission: its own buckets and the key of its address. The address itself is kept only where a policy
+/// program is configured to be told it.
 #[derive(Debug)]
 pub struct ConnectionAdmission {
     /// The buckets of this connection.
     pub rates: ConnectionRates,
+    /// What policy programs are told of where the client is.
+    pub source: Source,
     in_flight: InFlight,
     address: AddressPermit,
 }
@@ -132,13 +141,15 @@ impl Admission {
     pub fn admit_connection(&self, address: std::net::IpAddr) -> Option<ConnectionAdmission> {
         let settings = self.settings.load();
         let limits = &settings.config.limits;
-        let address = self
+        let permit = self
             .addresses
             .connect(address, limits.connections_per_address)?;
+        let keep_address = settings.config.plugins.give_address();
         Some(ConnectionAdmission {
             rates: ConnectionRates::new(limits),
+            source: Source::new(address, permit.key(), keep_address),
             in_flight: self.in_flight.for_connection(),
-            address,
+            address: permit,
         })
     }
 
@@ -193,6 +204,13 @@ impl Admission {
         self.counted(connection.rates.check_auth())
     }
 
+    /// A token for a management call, charged before its signature is looked at. A proxy's clients count as one address.
+    pub fn admit_call(&self, address: std::net::IpAddr) -> Result<(), Refusal> {
+        let settings = self.settings.load();
+        let key = self.addresses.key(address);
+        self.counted(settings.address_rates.check_event(&key))
+    }
+
     /// The dear half for an EVENT, on a worker: shape, rules, id, work and signature. `known` is asked last, on the same worker:
     /// only who holds a genuine event may learn what the relay knows of it. So is `is_known`, whether a recipient is, and only where that
     /// decides. What is known of the event is asked after everything that may refuse it but the budget: who sends again what is known spends
@@ -203,41 +221,36 @@ impl Admission {
         readers: Arc<Readers>,
         now_s: u64,
         is_known: impl FnOnce(&PublicKey) -> Result<bool, Refusal> + Send + 'static,
-        known: impl FnOnce(&Event) -> Result<(), Refusal> + Send + 'static,
+        known: impl FnOnce(&Event, &ListRules, &Readers) -> Result<(), Refusal> + Send + 'static,
     ) -> Result<Arc<Event>, Refusal> {
         // One configuration answers all questions, also if another one comes meanwhile.
-        let (rules, contact, trust) = {
-            let settings = self.settings.load();
-            (
-                settings.rules.clone(),
-                settings.contact,
-                settings.trust.clone(),
-            )
-        };
+        let settings = self.settings.load_full();
         let started = Instant::now();
-        let of_work = rules.clone();
-        let (of_contact, of_known) = (readers.clone(), readers.clone());
+        let (before, identified) = (settings.clone(), settings.clone());
+        let (of_rules, of_contact) = (readers.clone(), readers.clone());
         let budgets = self.budgets.clone();
         let checks = Checks {
             before: Box::new(move |event| {
-                rules.check(event, &readers, now_s)?;
-                trust.map_or(Ok(()), |trust| trust.check(event, &readers))
+                before.rules.check(event, &of_rules, now_s)?;
+                before.lists.check_denied(event)?;
+                let trust = before.trust.as_ref();
+                trust.map_or(Ok(()), |trust| trust.check(event, &of_rules))
             }),
             identified: Box::new(move |event| {
-                of_work.check_work(event)?;
-                match contact.judge(event, &of_contact) {
+                identified.rules.check_work(event)?;
+                match identified.contact.judge(event, &of_contact) {
                     Contact::Refused(refusal) => Err(refusal),
                     Contact::Welcome | Contact::IfKnown(_) => Ok(()),
                 }
             }),
             after: Box::new(move |event| {
-                if let Contact::IfKnown(recipient) = contact.judge(event, &of_known)
+                if let Contact::IfKnown(recipient) = settings.contact.judge(event, &readers)
                     && !is_known(&recipient)?
                 {
-                    return Err(contact.refusal(event));
+                    return Err(settings.contact.refusal(event));
                 }
-                known(event)?;
-                spend(&budgets, event, &of_known)
+                known(event, &settings.lists, &readers)?;
+                spend(&budgets, event, &readers)
             }),
         };
         let verified = self.verifier.run(json, checks).await;
@@ -257,6 +270,26 @@ impl Admission {
         let checks = Checks {
             before: Box::new(move |event| rules.check_auth(event, &challenge, now_s)),
             // An answer to this connection's own challenge is of no use to a spammer.
+            identified: Box::new(|_| Ok(())),
+            after: Box::new(|_| Ok(())),
+        };
+        let verified = self.verifier.run(json, checks).await;
+        self.counted(verified)
+    }
+
+    /// The same for the event of an Authorization header, whose rules are those of NIP-98.
+    pub async fn verify_http_auth(
+        &self,
+        json: Bytes,
+        request: http_auth::Request,
+        now_s: u64,
+    ) -> Result<Arc<Event>, Refusal> {
+        let config = self.settings.load().config.clone();
+        let checks = Checks {
+            before: Box::new(move |event| {
+                let urls = &config.public_urls;
+                Ok(http_auth::check(event, &request, urls, now_s)?)
+            }),
             identified: Box::new(|_| Ok(())),
             after: Box::new(|_| Ok(())),
         };

@@ -4,6 +4,7 @@ use thiserror::Error;
 
 use super::contact::Wanted;
 use crate::event::EventError;
+use crate::http_auth::HttpAuthError;
 use crate::log::PublishError;
 use crate::metrics::{EventResult, LimitRule};
 
@@ -81,6 +82,45 @@ pub enum Refusal {
     /// NIP-62: a request to vanish that is not for this relay.
     #[error("invalid: this request to vanish names other relays")]
     OtherRelays,
+    /// An administrator banned the author, or the configuration denies them.
+    #[error("blocked: this key is banned here")]
+    BannedKey,
+    /// An administrator banned the event.
+    #[error("blocked: this event is banned here")]
+    BannedEvent,
+    /// An administrator disallowed the kind, or the configuration denies it.
+    #[error("blocked: kind {kind} is not taken here")]
+    DisallowedKind {
+        /// The kind.
+        kind: u16,
+    },
+    /// Only kinds on a list are taken.
+    #[error(
+        "blocked: only kinds on this relay's list are taken here, and kind {kind} is not on it"
+    )]
+    KindNotAllowed {
+        /// The kind.
+        kind: u16,
+    },
+    /// Only keys on a list may publish.
+    #[error(
+        "restricted: only keys on this relay's allow list may publish here, and this key is not on it"
+    )]
+    KeyNotAllowed,
+    /// A gift wrap for a key that is not on the list, from nobody that is known.
+    #[error(
+        "auth-required: this relay takes gift wraps for keys on its allow list, and from such keys once they have authenticated"
+    )]
+    WrapNeedsAuth,
+    /// A gift wrap neither from nor for a key on the list.
+    #[error(
+        "restricted: this relay takes gift wraps for keys on its allow list and from such keys, and neither the recipient nor who \
+         authenticated is on it"
+    )]
+    WrapNotAllowed,
+    /// NIP-98: no authorization of this request.
+    #[error("auth-required: {0}")]
+    HttpAuth(#[from] HttpAuthError),
     /// Only clients that have authenticated may publish.
     #[error("auth-required: this relay takes events from clients that have authenticated")]
     WriteNeedsAuth,
@@ -126,6 +166,17 @@ pub enum Refusal {
     /// Publishers without AUTH have used their share.
     #[error("auth-required: publishers without AUTH have used their share of this relay's storage")]
     ShareUsed,
+    /// The write policy does not want it.
+    #[error("{text}")]
+    Policy {
+        /// The reason, with its prefix.
+        text: String,
+        /// What it counts as.
+        result: EventResult,
+    },
+    /// The write policy failed, and fails closed.
+    #[error("error: the write policy does not answer, try again later")]
+    PolicyFailed,
     /// The publisher could not.
     #[error("{prefix}: {0}", prefix = .0.prefix())]
     Publish(PublishError),
@@ -172,6 +223,17 @@ impl Refusal {
         matches!(self, Self::Duplicate | Self::Superseded)
     }
 
+    /// Whether one more entry on a list would have let it pass.
+    pub fn is_for_want_of_an_entry(&self) -> bool {
+        matches!(
+            self,
+            Self::KindNotAllowed { .. }
+                | Self::KeyNotAllowed
+                | Self::WrapNeedsAuth
+                | Self::WrapNotAllowed
+        )
+    }
+
     /// What the metrics count.
     pub fn result(&self) -> EventResult {
         match self {
@@ -182,17 +244,27 @@ impl Refusal {
             | Self::TooManyTags { .. }
             | Self::OtherRelays
             | Self::Auth(_) => EventResult::invalid,
-            Self::Deleted | Self::Credential { .. } | Self::ProtectedRepost => EventResult::blocked,
+            Self::Deleted
+            | Self::Credential { .. }
+            | Self::ProtectedRepost
+            | Self::BannedKey
+            | Self::BannedEvent
+            | Self::DisallowedKind { .. }
+            | Self::KindNotAllowed { .. } => EventResult::blocked,
             Self::TooLittleWork { .. } | Self::TooLowTarget { .. } => EventResult::pow,
             Self::Protected
             | Self::ShareUsed
             | Self::WriteNeedsAuth
             | Self::ReadNeedsAuth
-            | Self::UntrustedStranger => EventResult::auth_required,
+            | Self::UntrustedStranger
+            | Self::WrapNeedsAuth
+            | Self::HttpAuth(_) => EventResult::auth_required,
             Self::ProtectedByAnother
             | Self::TooManyReaders { .. }
             | Self::Untrusted
-            | Self::UntrustedSender => EventResult::restricted,
+            | Self::UntrustedSender
+            | Self::KeyNotAllowed
+            | Self::WrapNotAllowed => EventResult::restricted,
             Self::StrangeWrap(wanted) => match wanted.prefix() {
                 "auth-required" => EventResult::auth_required,
                 "pow" => EventResult::pow,
@@ -204,7 +276,8 @@ impl Refusal {
                 "rate-limited" => EventResult::rate_limited,
                 _ => EventResult::error,
             },
-            Self::Failed(_) => EventResult::error,
+            Self::Policy { result, .. } => *result,
+            Self::PolicyFailed | Self::Failed(_) => EventResult::error,
         }
     }
 

@@ -32,7 +32,7 @@ impl FromIterator<PublicKey> for Trusted {
 
 impl Trusted {
     /// How many keys.
-    pub fn len(&self) -> usize {
+    pub fn count(&self) -> usize {
         self.0.len()
     }
 

@@ -11,7 +11,7 @@ use super::placement::{self, Slot};
 use super::record::Subject;
 use super::rules::{Clock, Floor, deleters, judge, time_of};
 use super::tables::{Table, Tables, put_key};
-use super::{Advance, Applied, IndexError, LogEntry, LogTime, store};
+use super::{Advance, Applied, IndexError, LogEntry, LogTime, Logged, lists, store};
 use crate::event::{Event, EventId, PublicKey, kind};
 
 /// One write transaction.
@@ -24,7 +24,12 @@ pub(super) struct Writer<'t> {
 impl Writer<'_> {
     /// Applies one entry.
     pub(super) fn apply(&mut self, entry: &LogEntry) -> Result<Applied, IndexError> {
-        let event = &*entry.event;
+        let event = match &entry.content {
+            Logged::Event(event) => &**event,
+            Logged::Change(signed) => {
+                return lists::apply(self.tables, &mut self.txn, &signed.change, signed.stamp);
+            }
+        };
         if event.class() == Class::Ephemeral {
             return Ok(Applied::Expired);
         }
@@ -50,6 +55,9 @@ impl Writer<'_> {
         }
         if verdict == Applied::New {
             arrival::add(self.tables, &mut self.txn, &subject, &slot)?;
+            if super::is_banned(self.tables, &self.txn, &subject)? {
+                return Ok(Applied::Banned);
+            }
         }
         Ok(verdict)
     }

@@ -13,10 +13,11 @@ use heed::RoTxn;
 use nightjar_envelope::{PositionVector, StreamName};
 
 use super::placement::{self, Slot, StreamNames, UNPLACED};
-use super::query::{found, is_visible};
+use super::query::found;
 use super::record::Record;
 use super::rules::Clock;
 use super::scan::Space;
+use super::sight::Sight;
 use super::tables::Table;
 use super::{Batch, BatchLimits, Found, Index, IndexError};
 use crate::event::EventId;
@@ -31,7 +32,7 @@ const CHUNK: usize = 128;
 pub struct ArrivalQuery {
     index: Index,
     readers: Readers,
-    clock: Clock,
+    sight: Sight,
     /// Each filter and how many events it may still answer with.
     filters: Vec<(Filter, usize)>,
     /// What the client was sent before.
@@ -109,7 +110,7 @@ impl ArrivalQuery {
         let mut query = ArrivalQuery {
             index,
             readers: readers.clone(),
-            clock,
+            sight: Sight::new(clock),
             filters: filters.iter().filter_map(with_limit).collect(),
             after,
             upto,
@@ -133,6 +134,7 @@ impl ArrivalQuery {
         let started = Instant::now();
         let index = self.index.clone();
         let txn = index.read_txn()?;
+        self.sight.begin(index.tables(), &txn)?;
         let (mut batch, mut bytes) = (Batch::default(), 0);
         loop {
             match self.step(&txn)? {
@@ -286,7 +288,7 @@ impl ArrivalQuery {
         let Some(record) = space.load(index.tables(), txn, id)? else {
             return Ok(Step::Nothing); // erased since the row was read
         };
-        if !is_visible(&index, &self.clock, &record, id, txn)? {
+        if !self.sight.shows(index.tables(), txn, id, &record)? {
             return Ok(Step::Nothing);
         }
         let Some(permit) = may_read_audience(&record.audience, &self.readers) else {

@@ -9,6 +9,7 @@ mod arrival_query;
 mod error;
 mod folder;
 mod keys;
+mod lists;
 mod placement;
 mod plan;
 mod query;
@@ -16,6 +17,7 @@ mod recipients;
 mod record;
 mod rules;
 mod scan;
+mod sight;
 mod store;
 mod sweep;
 mod tables;
@@ -31,10 +33,11 @@ use nightjar_envelope::{Class, PositionVector};
 
 pub use arrival_query::ArrivalQuery;
 pub use error::IndexError;
+pub use lists::{Listed, Lists};
 pub use query::Query;
 pub use types::{
     Advance, Applied, Batch, BatchLimits, CountBatch, Found, FreshReason, IndexOptions, IndexStats,
-    Known, LogEntry, LogPosition, LogTime, OpenedAs, PlaceBatch,
+    Known, LogEntry, LogPosition, LogTime, Logged, OpenedAs, PlaceBatch,
 };
 
 use self::apply::Writer;
@@ -178,7 +181,7 @@ impl Index {
             Applied::Deleted => Known::Deleted,
             Applied::Expired => Known::Expired,
             Applied::Superseded => Known::Superseded,
-            Applied::New | Applied::Duplicate => Known::Unknown,
+            Applied::New | Applied::Duplicate | Applied::Banned => Known::Unknown,
         })
     }
 
@@ -191,17 +194,30 @@ impl Index {
         now_s: u64,
     ) -> Result<Applied, IndexError> {
         let txn = self.read_txn()?;
-        let class = event.class();
-        if class != Class::Ephemeral && store::is_stored(&self.inner.tables, &txn, &event.id)? {
+        let (class, tables) = (event.class(), &self.inner.tables);
+        if class != Class::Ephemeral && store::is_stored(tables, &txn, &event.id)? {
             return Ok(Applied::Duplicate);
         }
-        judge(
-            &self.inner.tables,
-            &txn,
-            &Subject::of(event),
-            (class == Class::Messages).then_some(admitted_ms),
-            &self.clock(now_s),
-        )
+        let subject = Subject::of(event);
+        let log_time_ms = (class == Class::Messages).then_some(admitted_ms);
+        let verdict = judge(tables, &txn, &subject, log_time_ms, &self.clock(now_s))?;
+        if verdict == Applied::New && is_banned(tables, &txn, &subject)? {
+            return Ok(Applied::Banned);
+        }
+        Ok(verdict)
+    }
+
+    /// Whether a ban of an administrator hides this event.
+    pub fn is_banned(&self, event: &Event) -> Result<bool, IndexError> {
+        is_banned(&self.inner.tables, &*self.read_txn()?, &Subject::of(event))
+    }
+
+    /// The fleet's lists of keys, events and kinds (NIP-86), as they are now.
+    pub fn lists(&self) -> Result<Lists<'_>, IndexError> {
+        Ok(Lists {
+            tables: &self.inner.tables,
+            txn: self.read_txn()?,
+        })
     }
 
     /// Starts a query over what these readers may read. Every filter's `limit` is honoured by itself.
@@ -342,6 +358,10 @@ impl Index {
     fn read_txn(&self) -> Result<RoTxn<'_, WithoutTls>, IndexError> {
         Ok(self.inner.env.read_txn()?)
     }
+}
+
+fn is_banned(tables: &Tables, txn: &RoTxn<'_>, subject: &Subject) -> Result<bool, IndexError> {
+    lists::hides(tables, txn, &subject.id, &subject.pubkey, &subject.audience)
 }
 
 fn open_database(

@@ -9,16 +9,15 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use heed::RoTxn;
-use nightjar_envelope::Class;
 
 use super::keys::Place;
-use super::placement;
 use super::plan::plan;
 use super::record::Record;
 use super::rules::Clock;
 use super::scan::Scan;
+use super::sight::Sight;
 use super::{Batch, BatchLimits, CountBatch, Found, Index, IndexError, PlaceBatch};
-use crate::event::{EventId, class_of};
+use crate::event::EventId;
 use crate::filter::Filter;
 use crate::visibility::{Permit, Readers, may_read_audience};
 
@@ -29,7 +28,7 @@ use crate::visibility::{Permit, Readers, may_read_audience};
 pub struct Query {
     index: Index,
     readers: Readers,
-    clock: Clock,
+    sight: Sight,
     /// Each filter and how many events it may still answer with.
     filters: Vec<(Filter, usize)>,
     scans: Vec<Scan>,
@@ -71,7 +70,7 @@ impl Query {
         Ok(Query {
             index,
             readers: readers.clone(),
-            clock,
+            sight: Sight::new(clock),
             filters,
             scans,
             primed: 0,
@@ -129,8 +128,8 @@ impl Query {
         Ok(PlaceBatch { places, done })
     }
 
-    /// How many places it has looked at in all its batches: what it cost. Only what its readers may read is ever looked at,
-    /// so that this tells nothing of anything else.
+    /// How many places it has looked at in all its batches: what it cost. Only what its readers may read, or might but for a ban, is ever
+    /// looked at, so that this tells nothing of anything else.
     pub fn looked_at(&self) -> u64 {
         self.looked_at
     }
@@ -144,6 +143,7 @@ impl Query {
         let started = Instant::now();
         let index = self.index.clone();
         let txn = index.read_txn()?;
+        self.sight.begin(index.tables(), &txn)?;
         loop {
             let step = if self.prime_one(&txn)? {
                 Step::Nothing
@@ -224,7 +224,10 @@ impl Query {
         else {
             return Ok(Step::Nothing); // erased since the key was read
         };
-        if !is_visible(&self.index, &self.clock, &record, &place.id, txn)? {
+        if !self
+            .sight
+            .shows(self.index.tables(), txn, &place.id, &record)?
+        {
             return Ok(Step::Nothing);
         }
         let Some(permit) = may_read_audience(&record.audience, &self.readers) else {
@@ -274,24 +277,6 @@ impl Query {
         }
         Ok(!counted.is_empty())
     }
-}
-
-/// Whether an event of the tables is still to be seen.
-pub(super) fn is_visible(
-    index: &Index,
-    clock: &Clock,
-    record: &Record<'_>,
-    id: &EventId,
-    txn: &RoTxn<'_>,
-) -> Result<bool, IndexError> {
-    if clock.is_expired(record.expiration) {
-        return Ok(false);
-    }
-    if class_of(record.kind) != Class::Messages {
-        return Ok(true);
-    }
-    let log_time_ms = placement::log_time(index.tables(), txn, id)?;
-    Ok(!clock.is_aged_out(log_time_ms))
 }
 
 /// Tells where an event is. The permit is the proof that the read door was asked.

@@ -9,7 +9,9 @@
 //!   that was known from one that is published for the first time, which is answered as if nobody had vanished.
 //! * Expiration (NIP-40) and retention (by the latest NATS timestamp of an event's positions) hide by the clock.
 //!
-//! Each of these only ever hides more, and takes the greatest of what it has seen: so they commute.
+//! * A **ban** (NIP-86) hides at output, for as long as it lasts; what is stored does not depend on it (see `lists`).
+//!
+//! Each of these but the last only ever hides more, and takes the greatest of what it has seen: so they commute.
 
 use heed::RoTxn;
 

@@ -88,6 +88,8 @@ tables! {
     tombstones,
     /// stream number | seq -> coordinate: entries below the floor.
     superseded,
+    /// list | key, id or kind -> stamp of the last change, whether it is on, why.
+    lists,
     /// stream name -> number.
     streams,
     /// stream name -> position of the pull consumer.

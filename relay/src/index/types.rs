@@ -9,6 +9,7 @@ use bytes::Bytes;
 use nightjar_envelope::{PositionVector, StreamName};
 
 use crate::event::{Event, EventId};
+use crate::management::record::SignedChange;
 
 /// Where and how large.
 #[derive(Debug, Clone)]
@@ -74,11 +75,26 @@ pub struct LogPosition {
     pub seq: u64,
 }
 
-/// One event and where the log has it.
+/// What an entry of the log holds.
+#[derive(Debug, Clone)]
+pub enum Logged {
+    /// An event, verified as its origin asks.
+    Event(Arc<Event>),
+    /// A change of the fleet's lists.
+    Change(Arc<SignedChange>),
+}
+
+impl From<Arc<Event>> for Logged {
+    fn from(event: Arc<Event>) -> Self {
+        Logged::Event(event)
+    }
+}
+
+/// One entry and where the log has it.
 #[derive(Debug, Clone)]
 pub struct LogEntry {
-    /// The event, verified as its origin asks.
-    pub event: Arc<Event>,
+    /// What it holds.
+    pub content: Logged,
     /// Its position; `None` if not known yet (the pull consumer will bring it).
     pub at: Option<(StreamName, u64)>,
     /// When the log took it.
@@ -103,19 +119,21 @@ impl LogTime {
     }
 }
 
-/// What became of an entry. `New` means: visible now, for the first time on this relay.
+/// What became of an entry. `New` means: visible now, for the first time on this relay; of a change of lists: it stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Applied {
     /// Visible now, for the first time on this relay.
     New,
     /// Was visible already.
     Duplicate,
-    /// A newer version of the replaceable or addressable event exists, or existed.
+    /// A newer version of the replaceable or addressable event exists, or existed; a later change of the same lists stands.
     Superseded,
     /// Deleted by its author, by a wrap's recipient, or by a request to vanish.
     Deleted,
     /// Past its expiration (NIP-40) or its retention. Ephemeral kinds, which are never stored, too.
     Expired,
+    /// Stored, and hidden as long as an administrator's ban of it or of its author lasts.
+    Banned,
 }
 
 /// What the index knows of an event that is published again. Everything but `Unknown` and `Superseded` is answered

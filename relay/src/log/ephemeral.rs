@@ -15,6 +15,7 @@ use super::opening;
 use super::spending::{self, SharedSpending};
 use super::tail::Shared;
 use crate::event::EventId;
+use crate::index::Logged;
 use crate::live::Source;
 
 /// A message that was admitted longer ago, or so far ahead, is refused. In milliseconds.
@@ -117,18 +118,18 @@ fn on_message(shared: &Shared, replays: &Replays, subject: &str, envelope: &[u8]
     let Ok(opened) = opening::open(&keyring, &shared.fleet, &route, envelope) else {
         return Heard::refused;
     };
-    if super::now_ms().abs_diff(opened.admitted_ms) > WINDOW_MS || !replays.is_new(opened.event.id)
-    {
+    let Logged::Event(event) = &opened.content else {
+        return Heard::refused;
+    };
+    if super::now_ms().abs_diff(opened.admitted_ms) > WINDOW_MS || !replays.is_new(event.id) {
         return Heard::replayed;
     }
-    if opened
-        .event
-        .expiration()
-        .is_some_and(|at| at <= super::now_s())
-    {
+    let is_expired = event.expiration().is_some_and(|at| at <= super::now_s());
+    // Its relay may not have heard of the ban yet. An index that does not answer must not let it through.
+    if is_expired || shared.index.is_banned(event).unwrap_or(true) {
         return Heard::stale;
     }
-    shared.live.deliver(&opened.event, Source::Ephemeral);
+    shared.live.deliver(event, Source::Ephemeral);
     Heard::delivered
 }
 

@@ -11,7 +11,7 @@ use super::connection::Connection;
 use super::metrics::Heard;
 use super::opening;
 use super::tail::Shared;
-use crate::index::Applied;
+use crate::index::{Applied, Logged};
 use crate::live::Source;
 
 /// Pause before the subscription is made again.
@@ -49,12 +49,16 @@ fn on_hint(shared: &Shared, subject: &str, envelope: &[u8]) -> Heard {
     let Ok(opened) = opening::open(&keyring, &shared.fleet, &route, envelope) else {
         return Heard::refused;
     };
+    // A change of lists is nothing to deliver.
+    let Logged::Event(event) = &opened.content else {
+        return Heard::stale;
+    };
     match shared
         .index
-        .check_hint(&opened.event, opened.admitted_ms, super::now_s())
+        .check_hint(event, opened.admitted_ms, super::now_s())
     {
         Ok(Applied::New) => {
-            shared.live.deliver(&opened.event, Source::Hint);
+            shared.live.deliver(event, Source::Hint);
             Heard::delivered
         }
         Ok(_) => Heard::stale,

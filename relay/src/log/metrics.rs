@@ -150,6 +150,7 @@ impl LogMetrics {
             "version",
             "event",
             "class",
+            "call",
         ] {
             drop(self.skipped.get_or_create(&reason_labels(reason)));
         }

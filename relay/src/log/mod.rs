@@ -12,7 +12,7 @@ mod keys;
 mod metrics;
 mod opening;
 mod place;
-mod private_file;
+pub(crate) mod private_file;
 pub mod publisher;
 mod pull;
 pub mod quarantine;

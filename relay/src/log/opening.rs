@@ -1,21 +1,25 @@
-//! From an envelope to an event: opened, parsed, and checked against what its subject claims. Pure.
+//! From an envelope to an event or a management call: opened, parsed, and checked against what its subject claims. Pure.
 
 use std::sync::Arc;
 
-use nightjar_envelope::{DamageReason, FleetId, KeyEpoch, Keyring, OpenError, Route, TraceContext};
+use nightjar_envelope::{
+    BodyKind, Class, DamageReason, FleetId, KeyEpoch, Keyring, OpenError, Route, TraceContext,
+};
 
 use crate::event::{Event, EventError};
+use crate::index::Logged;
+use crate::management::record::{RecordError, SignedChange};
 
-/// An event that came out of an envelope.
+/// What came out of an envelope.
 #[derive(Clone, Debug)]
-pub(crate) struct OpenedEvent {
-    pub(crate) event: Arc<Event>,
+pub(crate) struct Opened {
+    pub(crate) content: Logged,
     /// When its relay admitted it, in milliseconds since the epoch.
     pub(crate) admitted_ms: u64,
     pub(crate) trace: Option<TraceContext>,
 }
 
-/// Why an envelope gives no event.
+/// Why an envelope gives nothing.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum OpeningError {
     /// The key is not here yet: the position stops.
@@ -43,6 +47,13 @@ pub(crate) enum OpeningError {
         /// The event's kind.
         kind: u16,
     },
+    /// The body is no management call that this version knows. A relay of a later version writes new calls only once every relay reads
+    /// them.
+    #[error("the body is no management call: {}", without_id_of_call(.0))]
+    Call(#[from] RecordError),
+    /// A management call that is not under a subject of state.
+    #[error("a management call under a subject of another class")]
+    CallClass,
 }
 
 impl OpeningError {
@@ -55,7 +66,8 @@ impl OpeningError {
             Self::Damaged(_) => "damaged",
             Self::Version(_) => "version",
             Self::Event(_) => "event",
-            Self::Class { .. } => "class",
+            Self::Class { .. } | Self::CallClass => "class",
+            Self::Call(_) => "call",
         }
     }
 }
@@ -79,24 +91,41 @@ fn without_id(error: &EventError) -> String {
     }
 }
 
-/// Opens one envelope. The signature is not checked again: the relay that sealed it belongs to the same trust domain.
+fn without_id_of_call(error: &RecordError) -> String {
+    match error {
+        RecordError::Event(error) => format!("the call is not signed: {}", without_id(error)),
+        other => other.to_string(),
+    }
+}
+
+/// Opens one envelope. The signature of an event is not checked again: the relay that sealed it belongs to the same trust domain. That
+/// of a management call is: there are few of them, and each rules over the whole fleet.
 pub(crate) fn open(
     keyring: &Keyring,
     fleet: &FleetId,
     route: &Route,
     envelope: &[u8],
-) -> Result<OpenedEvent, OpeningError> {
+) -> Result<Opened, OpeningError> {
     let body = nightjar_envelope::open(keyring, fleet, route, envelope)?;
-    let event = Event::parse(&body.event_json)?;
+    let content = match body.kind {
+        BodyKind::Event => open_event(&body.json, route)?,
+        BodyKind::Management if route.class != Class::State => return Err(OpeningError::CallClass),
+        BodyKind::Management => Logged::Change(Arc::new(SignedChange::open(&body.json)?)),
+    };
+    Ok(Opened {
+        content,
+        admitted_ms: body.admitted_ms,
+        trace: body.trace,
+    })
+}
+
+fn open_event(json: &[u8], route: &Route) -> Result<Logged, OpeningError> {
+    let event = Event::parse(json)?;
     event.verify_id()?;
     if event.class() != route.class {
         return Err(OpeningError::Class { kind: event.kind });
     }
-    Ok(OpenedEvent {
-        event: Arc::new(event),
-        admitted_ms: body.admitted_ms,
-        trace: body.trace,
-    })
+    Ok(Logged::Event(Arc::new(event)))
 }
 
 #[cfg(test)]
@@ -109,6 +138,11 @@ mod tests {
         let error = OpeningError::from(EventError::IdMismatch {
             computed: computed.clone(),
         });
+        assert!(!error.to_string().contains(&computed), "{error}");
+        let computed_of_call = EventError::IdMismatch {
+            computed: computed.clone(),
+        };
+        let error = OpeningError::from(RecordError::from(computed_of_call));
         assert!(!error.to_string().contains(&computed), "{error}");
     }
 }

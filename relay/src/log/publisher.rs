@@ -11,7 +11,9 @@ use arc_swap::ArcSwap;
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use nightjar_config::RelayConfig;
-use nightjar_envelope::{Body, BucketLabel, Class, Keyring, Route, SealError, StreamName};
+use nightjar_envelope::{
+    Body, BodyKind, BucketLabel, Class, Keyring, Route, SealError, StreamName,
+};
 use thiserror::Error;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant as TokioInstant, sleep_until, timeout_at};
@@ -22,9 +24,10 @@ use super::ephemeral::Replays;
 use super::keys::Keys;
 use super::metrics::{Attempt, LogMetrics};
 use super::writer::{Write, WriteError, Writer};
-use crate::event::Event;
-use crate::index::{Applied, LogEntry, LogTime};
+use crate::event::{Event, EventId};
+use crate::index::{Applied, LogEntry, LogTime, Logged};
 use crate::live::{Live, Source};
+use crate::management::record::SignedChange;
 
 /// A shard that has not answered by then is joined by the next one.
 const SPILL_AFTER: Duration = Duration::from_millis(300);
@@ -173,24 +176,78 @@ impl Publisher {
             return Err(PublishError::IndexUnavailable);
         }
         let _in_flight = self.take_in_flight(event.json().len())?;
-        let route = self.home(&keyring, &event)?;
-        if route.class == Class::Ephemeral {
-            return self.hand_over(event, &keyring, &route, context).await;
-        }
-        let began = Instant::now();
-        let deadline =
-            began + Duration::from_millis(parts.config.load().limits.publish_deadline_ms);
-        let sealed = Sealer {
+        let route = self.home(event.class(), bucket_of(&keyring, &event))?;
+        let sealer = Sealer {
             keyring: &keyring,
-            event: &event,
+            id: event.id,
+            kind: BodyKind::Event,
+            json: event.json(),
             admitted_ms: context.admitted_ms,
             publisher: &self.inner,
         };
-        let at = self.append(&sealed, &route, deadline.into()).await?;
+        if route.class == Class::Ephemeral {
+            return self.hand_over(&event, &sealer, &route).await;
+        }
+        let at = self.append_in_time(&sealer, &route).await?;
+        let is_private = event.is_private();
+        match self.commit(event.into(), at, context).await? {
+            // The follower may have been faster with the same entry: `Duplicate` is ours too. Whoever publishes again what
+            // was known before is answered by the session, which asks the index first. A ban that came in between hides it.
+            Applied::New | Applied::Duplicate | Applied::Superseded | Applied::Banned => {
+                Ok(Published::Stored)
+            }
+            // The sender of a wrap learns nothing of what its recipient deleted.
+            Applied::Deleted | Applied::Expired if is_private => Ok(Published::Stored),
+            Applied::Deleted | Applied::Expired => Ok(Published::Duplicate),
+        }
+    }
+
+    /// Publishes one change of the fleet's lists, signed by an administrator. Answers whether it stands; if it does not, a later change
+    /// of the same lists was faster. It is durable then all the same, and in force on this relay.
+    #[tracing::instrument(name = "publish_change", level = "debug", skip_all)]
+    pub async fn publish_change(
+        &self,
+        change: Arc<SignedChange>,
+        context: PublishContext,
+    ) -> Result<bool, PublishError> {
+        let parts = &self.inner.parts;
+        let keyring = parts.keys.current().ok_or(PublishError::NoKey)?;
+        if parts.writer.is_failing() {
+            return Err(PublishError::IndexUnavailable);
+        }
+        let _in_flight = self.take_in_flight(change.json().len())?;
+        let bucket = keyring.bucket(BucketLabel::Author, &change.signer);
+        let route = self.home(Class::State, bucket)?;
+        let sealer = Sealer {
+            keyring: &keyring,
+            id: *change.id(),
+            kind: BodyKind::Management,
+            json: change.json(),
+            admitted_ms: context.admitted_ms,
+            publisher: &self.inner,
+        };
+        let at = self.append_in_time(&sealer, &route).await?;
+        let applied = self
+            .commit(Logged::Change(change.clone()), at, context)
+            .await?;
+        Ok(matches!(applied, Applied::New | Applied::Duplicate))
+    }
+
+    /// Appends within `publish_deadline_ms`.
+    async fn append_in_time(
+        &self,
+        sealer: &Sealer<'_>,
+        route: &Route,
+    ) -> Result<(StreamName, u64), PublishError> {
+        let parts = &self.inner.parts;
+        let began = Instant::now();
+        let deadline =
+            began + Duration::from_millis(parts.config.load().limits.publish_deadline_ms);
+        let at = self.append(sealer, route, deadline.into()).await?;
         parts
             .metrics
             .on_puback(&at.0.to_string(), began.elapsed().as_secs_f64());
-        self.commit(event, at, context).await
+        Ok(at)
     }
 
     fn take_in_flight(&self, bytes: usize) -> Result<InFlight, PublishError> {
@@ -208,23 +265,13 @@ impl Publisher {
         })
     }
 
-    /// Where the event belongs. A region without a log of its own cannot write.
-    fn home(&self, keyring: &Keyring, event: &Event) -> Result<Route, PublishError> {
+    /// Where an entry belongs. A region without a log of its own cannot write.
+    fn home(&self, class: Class, bucket: u8) -> Result<Route, PublishError> {
         let config = self.inner.parts.config.load();
-        let recipient = if event.is_private() {
-            event.recipients().next()
-        } else {
-            None
-        };
-        let bucket = match recipient {
-            Some(recipient) => keyring.bucket(BucketLabel::Mailbox, &recipient),
-            None => keyring.bucket(BucketLabel::Author, &event.pubkey),
-        };
         let own = config
             .log
             .region(&config.region)
             .ok_or(PublishError::NotDurableInTime)?;
-        let class = event.class();
         let route = Route::home(config.region.clone(), own.generation, class, bucket);
         Ok(match attempt::shards_of(class, own) {
             0 => route,
@@ -296,13 +343,12 @@ impl Publisher {
 
     async fn commit(
         &self,
-        event: Arc<Event>,
+        content: Logged,
         at: (StreamName, u64),
         context: PublishContext,
-    ) -> Result<Published, PublishError> {
-        let is_private = event.is_private();
+    ) -> Result<Applied, PublishError> {
         let entry = LogEntry {
-            event,
+            content,
             at: Some(at),
             log_time: LogTime::Provisional(context.admitted_ms),
         };
@@ -321,32 +367,18 @@ impl Publisher {
                 WriteError::Index(_) => PublishError::IndexUnavailable,
                 WriteError::Stopped => PublishError::Stopping,
             })?;
-        match applied.first() {
-            // The follower may have been faster with the same entry: `Duplicate` is ours too. Whoever publishes again what
-            // was known before is answered by the session, which asks the index first.
-            Some(Applied::New | Applied::Duplicate | Applied::Superseded) => Ok(Published::Stored),
-            // The sender of a wrap learns nothing of what its recipient deleted.
-            Some(Applied::Deleted | Applied::Expired) if is_private => Ok(Published::Stored),
-            Some(Applied::Deleted | Applied::Expired) => Ok(Published::Duplicate),
-            None => Err(PublishError::IndexUnavailable),
-        }
+        let applied = applied.first().copied();
+        applied.ok_or(PublishError::IndexUnavailable)
     }
 
     async fn hand_over(
         &self,
-        event: Arc<Event>,
-        keyring: &Keyring,
+        event: &Arc<Event>,
+        sealer: &Sealer<'_>,
         route: &Route,
-        context: PublishContext,
     ) -> Result<Published, PublishError> {
         let parts = &self.inner.parts;
-        let envelope = Sealer {
-            keyring,
-            event: &event,
-            admitted_ms: context.admitted_ms,
-            publisher: &self.inner,
-        }
-        .seal(route)?;
+        let envelope = sealer.seal(route)?;
         // Known before it is sent: our own subscription hears it too.
         if !parts.replays.is_new(event.id) {
             return Ok(Published::HandedOver);
@@ -365,15 +397,30 @@ impl Publisher {
             parts.replays.forget(&event.id);
             return Err(PublishError::NotHandedOn);
         }
-        parts.live.deliver(&event, Source::Ephemeral);
+        parts.live.deliver(event, Source::Ephemeral);
         Ok(Published::HandedOver)
     }
 }
 
-/// Seals one event for whatever shard is tried.
+/// The mailbox of a gift wrap's recipient, or the author of anything else.
+fn bucket_of(keyring: &Keyring, event: &Event) -> u8 {
+    let recipient = if event.is_private() {
+        event.recipients().next()
+    } else {
+        None
+    };
+    match recipient {
+        Some(recipient) => keyring.bucket(BucketLabel::Mailbox, &recipient),
+        None => keyring.bucket(BucketLabel::Author, &event.pubkey),
+    }
+}
+
+/// Seals one entry for whatever shard is tried.
 struct Sealer<'a> {
     keyring: &'a Keyring,
-    event: &'a Event,
+    id: EventId,
+    kind: BodyKind,
+    json: &'a [u8],
     admitted_ms: u64,
     publisher: &'a Inner,
 }
@@ -383,7 +430,8 @@ impl Sealer<'_> {
         let body = Body {
             admitted_ms: self.admitted_ms,
             trace: crate::telemetry::current_trace(),
-            event_json: self.event.json(),
+            kind: self.kind,
+            json: self.json,
         };
         let fleet = self.publisher.parts.config.load().fleet.id;
         nightjar_envelope::seal(self.keyring, &fleet, route, &body).map_err(|error| match error {
@@ -398,7 +446,7 @@ impl Sealer<'_> {
         deadline: TokioInstant,
     ) -> Result<impl Future<Output = (u8, AttemptEnd)> + use<>, PublishError> {
         let envelope = self.seal(route)?;
-        let message_id = self.keyring.msg_id(&self.event.id);
+        let message_id = self.keyring.msg_id(&self.id);
         let client = self.publisher.parts.connection.client.clone();
         let (shard, route) = (route.shard, route.clone());
         Ok(async move {

@@ -11,7 +11,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::connection::{self, ConnectionError};
+use super::connection::{self, Connection, ConnectionError};
 use super::ephemeral::{self, Replays};
 use super::follower::{Follower, streams_of};
 use super::keys::{KeyWatch, Keys};
@@ -133,25 +133,8 @@ impl Log {
         tasks.spawn(key_watch.run(stop.clone()));
         let follower = Follower::new(connection.clone(), Arc::clone(&shared));
         tasks.spawn(follower.run(options.reloads, stop.clone()));
-        tasks.spawn(hints::run(
-            connection.clone(),
-            Arc::clone(&shared),
-            stop.clone(),
-        ));
         let spent = SharedSpending::new(options.budgets);
-        tasks.spawn(ephemeral::run(
-            connection.clone(),
-            Arc::clone(&shared),
-            replays,
-            spent.clone(),
-            stop.clone(),
-        ));
-        tasks.spawn(spending::tell(
-            connection.clone(),
-            Arc::clone(&shared),
-            spent,
-            stop.clone(),
-        ));
+        spawn_live(&tasks, &connection, &shared, replays, spent, &stop);
         tasks.spawn(sweeper::expire(options.index, stop.clone()));
         if config.sweeper {
             tasks.spawn(sweeper::sweep(connection.clone(), shared, stop.clone()));
@@ -197,4 +180,31 @@ impl Log {
             );
         }
     }
+}
+
+/// What goes over core NATS and is lost if nobody listens.
+fn spawn_live(
+    tasks: &TaskTracker,
+    connection: &Connection,
+    shared: &Arc<Shared>,
+    replays: Replays,
+    spent: SharedSpending,
+    stop: &CancellationToken,
+) {
+    let parts = || (connection.clone(), Arc::clone(shared));
+    let (of_hints, of_ephemeral, of_spending) = (parts(), parts(), parts());
+    tasks.spawn(hints::run(of_hints.0, of_hints.1, stop.clone()));
+    tasks.spawn(ephemeral::run(
+        of_ephemeral.0,
+        of_ephemeral.1,
+        replays,
+        spent.clone(),
+        stop.clone(),
+    ));
+    tasks.spawn(spending::tell(
+        of_spending.0,
+        of_spending.1,
+        spent,
+        stop.clone(),
+    ));
 }

@@ -14,7 +14,7 @@ use super::attempt::shards_of;
 use super::connection::Connection;
 use super::keys::Keys;
 use super::metrics::LogMetrics;
-use super::opening::{self, OpenedEvent, OpeningError};
+use super::opening::{self, Opened, OpeningError};
 use super::pull::{Delivery, PullConsumer, PullError, Pulled};
 use super::quarantine::{Quarantine, QuarantineRecord};
 use super::readiness::{Readiness, Waiting};
@@ -94,7 +94,7 @@ impl From<PullError> for Pause {
 
 /// What a batch of deliveries became.
 struct OpenedBatch {
-    entries: Vec<(u64, u64, OpenedEvent)>,
+    entries: Vec<(u64, u64, Opened)>,
     skipped: Vec<(Delivery, OpeningError)>,
     /// The last sequence that was opened or skipped.
     reached: Option<u64>,
@@ -255,11 +255,7 @@ impl Tail {
     }
 
     /// Applies entries and moves the position to `reached` in one transaction. An index that refuses is asked again.
-    async fn apply(
-        &mut self,
-        opened: Vec<(u64, u64, OpenedEvent)>,
-        reached: u64,
-    ) -> Result<(), Pause> {
+    async fn apply(&mut self, opened: Vec<(u64, u64, Opened)>, reached: u64) -> Result<(), Pause> {
         let advance = (reached > self.position).then(|| Advance {
             stream: self.stream.clone(),
             seq: reached,
@@ -267,7 +263,7 @@ impl Tail {
         let entries: Vec<LogEntry> = opened
             .iter()
             .map(|(sequence, time_ms, opened)| LogEntry {
-                event: Arc::clone(&opened.event),
+                content: opened.content.clone(),
                 at: Some((self.stream.clone(), *sequence)),
                 log_time: LogTime::Nats(*time_ms),
             })

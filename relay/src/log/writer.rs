@@ -12,7 +12,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::metrics::LogMetrics;
 use super::readiness::{Readiness, Waiting};
-use crate::index::{Advance, Applied, Index, IndexError, LogEntry};
+use crate::index::{Advance, Applied, Index, IndexError, LogEntry, Logged};
 use crate::live::{Live, Source};
 
 /// Jobs that may wait. A follower has one under way for each stream, a publisher one for each unanswered event.
@@ -227,9 +227,8 @@ impl Worker {
     fn on_committed(&self, job: Job, applied: Vec<Applied>) {
         let Job { write, done } = job;
         for (entry, applied) in write.entries.iter().zip(&applied) {
-            if *applied == Applied::New {
-                self.live
-                    .deliver_at(&entry.event, write.source, entry.at.as_ref());
+            if let (Logged::Event(event), Applied::New) = (&entry.content, applied) {
+                self.live.deliver_at(event, write.source, entry.at.as_ref());
             }
         }
         // The one who asked may have gone; the entries are in all the same.

@@ -34,6 +34,8 @@ closed_label!(
         relay_full,
         /// This address holds as many connections as it may.
         address_full,
+        /// A web page of an origin that is not allowed.
+        origin_refused,
         /// The relay is draining.
         not_ready,
         /// The request was no valid upgrade.
@@ -158,6 +160,31 @@ closed_label!(
 );
 
 closed_label!(
+    /// How a management call ended, by the prefix of its error.
+    CallOutcome, {
+        /// Answered.
+        ok,
+        /// Malformed, or overtaken by a later change.
+        invalid,
+        /// Not authorized, or with an authorization that was used before.
+        auth_required,
+        /// Not for this key, or not for this relay.
+        restricted,
+        /// Too many events and calls from one address.
+        rate_limited,
+        /// The relay failed; the caller may call again.
+        error,
+    }
+);
+
+/// The method of a management call, `none` if it has none that the relay knows, and how it ended.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(super) struct CallLabels {
+    pub(super) method: &'static str,
+    pub(super) outcome: CallOutcome,
+}
+
+closed_label!(
     /// Where an event came from when it was offered to the live subscriptions.
     LiveSource, SourceLabels, source, {
         /// This relay's own publisher.
@@ -178,6 +205,44 @@ closed_label!(
         good,
         /// The relay failed the client.
         bad,
+    }
+);
+
+closed_label!(
+    /// A policy program.
+    PluginName, {
+        /// Asked for events.
+        write,
+        /// Asked for REQ, COUNT and NEG-OPEN.
+        read,
+    }
+);
+
+closed_label!(
+    /// What a policy program answered.
+    PluginAnswer, {
+        /// It had nothing against it.
+        accepted,
+        /// The client was told a reason.
+        rejected,
+        /// The client was told that all is well.
+        shadow_rejected,
+    }
+);
+
+closed_label!(
+    /// Why a question to a policy program was not answered.
+    PluginFailure, {
+        /// Not in time.
+        timeout,
+        /// The program ended, or was ended for what it did, before it answered.
+        exit,
+        /// It answered with something that it may not answer.
+        nonsense,
+        /// It was not running.
+        down,
+        /// Too many questions were waiting already.
+        full,
     }
 );
 

@@ -5,9 +5,11 @@ use std::fmt::{self, Write};
 
 use super::Metrics;
 use super::state::{KeyFigures, ReadinessMetrics};
+use crate::http::{CertificateMetrics, TlsMetrics};
 use crate::index::IndexStats;
 use crate::index_metrics::IndexFigures;
 use crate::log::{LogMetrics, Readiness};
+use crate::plugin::PluginMetrics;
 
 const TOP: &str = "\
 # Metrics of a relay
@@ -50,6 +52,9 @@ pub fn reference_markdown() -> Result<String, fmt::Error> {
         registry.register_collector(Box::new(KeyFigures::default()));
         registry.register_collector(Box::new(IndexFigures(IndexStats::default())));
         LogMetrics::register(registry).show_all();
+        CertificateMetrics::register(registry);
+        TlsMetrics::register(registry);
+        PluginMetrics::register(registry);
     });
     let mut page = TOP.to_owned();
     for (name, row) in rows(&metrics.encode()?) {
@@ -141,6 +146,7 @@ mod tests {
             "| `nj_delivery_seconds` | histogram | `from`: name of a region | ",
             "| `nj_index_used_bytes` | gauge | ",
             "| `nj_ready` | gauge | ",
+            "| `nj_plugin_failures_total` | counter | `plugin`: read, write; `reason`: down, exit, full, nonsense, timeout | ",
         ] {
             assert!(
                 page.lines().any(|found| found.starts_with(line)),

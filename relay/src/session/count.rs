@@ -20,6 +20,7 @@ use super::{Services, Session, unix_seconds};
 use crate::filter::Filter;
 use crate::message;
 use crate::metrics::Door;
+use crate::plugin::{Source, Verb};
 use crate::visibility::Readers;
 
 impl Session {
@@ -44,6 +45,7 @@ impl Session {
             open: self.open.clone(),
             turns: self.turns.clone(),
             outbox: self.outbox.clone(),
+            source: self.admission.source.clone(),
             query: query.to_owned(),
             serial,
             started,
@@ -66,6 +68,7 @@ struct Counting {
     open: SharedOpen,
     turns: Arc<Semaphore>,
     outbox: Outbox,
+    source: Source,
     query: String,
     serial: u64,
     started: Instant,
@@ -93,6 +96,11 @@ impl Counting {
     }
 
     async fn count(&self, filters: Vec<Filter>, readers: Arc<Readers>) -> Result<Bytes, Ended> {
+        let (plugins, source) = (&self.services.plugins, &self.source);
+        let asked = plugins.may_read(Verb::Count, &filters, source, &readers, unix_seconds());
+        if let Err(reason) = asked.await {
+            return Ok(self.closed(&reason));
+        }
         // Never closed; without its turn it would only be less fair.
         let _turn = self.turns.acquire().await.ok();
         let reads = &self.services.reads;

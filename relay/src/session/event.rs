@@ -1,4 +1,4 @@
-//! EVENT: admission, publish, OK.
+//! EVENT: admission, the write policy if there is one, publish, OK.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -9,14 +9,16 @@ use serde_json::value::RawValue;
 use tracing::Instrument;
 
 use super::{Services, Session, unix_millis};
-use crate::admission::{InFlightPermit, Refusal};
+use crate::admission::{InFlightPermit, ListRules, Refusal};
 use crate::event::{Event, PublicKey, kind};
 use crate::index::{Index, Known};
 use crate::live::SharedReaders;
-use crate::log::{PublishContext, Published, Readiness};
+use crate::log::{PublishContext, Published};
 use crate::message;
 use crate::metrics::{EventResult, Stage};
+use crate::plugin::{Source, Write};
 use crate::session::outbox::Outbox;
+use crate::visibility::Readers;
 
 impl Session {
     /// Takes an EVENT. Its answer comes later; the next message may be taken at once.
@@ -42,6 +44,7 @@ impl Session {
         let work = Publishing {
             services: self.services.clone(),
             readers: self.readers.clone(),
+            source: self.admission.source.clone(),
             outbox: self.outbox.clone(),
             _permit: permit,
         };
@@ -62,6 +65,7 @@ impl Session {
 struct Publishing {
     services: Arc<Services>,
     readers: SharedReaders,
+    source: Source,
     outbox: Outbox,
     _permit: InFlightPermit,
 }
@@ -74,17 +78,33 @@ impl Publishing {
         let is_stranger = readers.is_empty();
         let now_s = admitted_ms / 1000;
         let (index, of_recipients) = (self.services.index.clone(), self.services.index.clone());
-        let readiness = self.services.readiness.clone();
+        let is_rebuilding = self.services.readiness.refuses_reads().is_some();
         let is_known =
-            move |recipient: &PublicKey| is_known(&of_recipients, &readiness, recipient, now_s);
+            move |recipient: &PublicKey| is_known(&of_recipients, recipient, is_rebuilding, now_s);
         let event = self
             .services
             .admission
-            .verify_event(json, readers, now_s, is_known, move |event| {
-                refuse_known(&index, event, now_s)
-            })
+            .verify_event(
+                json,
+                readers.clone(),
+                now_s,
+                is_known,
+                move |event, lists, readers| {
+                    refuse_unlisted(&index, event, lists, readers, is_rebuilding)?;
+                    refuse_known(&index, event, now_s)
+                },
+            )
             .instrument(tracing::debug_span!("admission"))
             .await?;
+        // Asked last: what the relay refuses by itself, or knows, is no question for a program.
+        let decided = self
+            .services
+            .plugins
+            .may_write(&event, &self.source, &readers, now_s)
+            .await?;
+        if decided == Write::Pretend {
+            return Ok("");
+        }
         if is_stranger && event.class() != Class::Ephemeral {
             self.services
                 .admission
@@ -108,20 +128,41 @@ impl Publishing {
     }
 }
 
-/// Whether a recipient of gift wraps is known here.
+/// Whether a recipient of gift wraps is known here. Half an index does not know what is in the other half.
 fn is_known(
     index: &Index,
-    readiness: &Readiness,
     recipient: &PublicKey,
+    is_rebuilding: bool,
     now_s: u64,
 ) -> Result<bool, Refusal> {
     match index.knows(recipient, now_s) {
-        Ok(true) => Ok(true),
-        // Half an index does not know what is in the other half.
-        Ok(false) if readiness.refuses_reads().is_some() => {
-            Err(Refusal::Failed("the index is being rebuilt"))
+        Ok(false) if is_rebuilding => Err(Refusal::Failed("the index is being rebuilt")),
+        Ok(is_known) => Ok(is_known),
+        Err(error) => {
+            tracing::warn!(%error, "the index did not answer");
+            Err(Refusal::Failed("the index did not answer"))
         }
-        Ok(false) => Ok(false),
+    }
+}
+
+/// What the lists forbid is refused before anything is said of what is known. An index that is being rebuilt may not know yet who is allowed: it
+/// must not turn a member away for good.
+fn refuse_unlisted(
+    index: &Index,
+    event: &Event,
+    lists: &ListRules,
+    readers: &Readers,
+    is_rebuilding: bool,
+) -> Result<(), Refusal> {
+    match index.lists() {
+        Ok(fleet) => lists
+            .check(event, readers, &fleet)
+            .map_err(|refusal| match refusal {
+                refusal if is_rebuilding && refusal.is_for_want_of_an_entry() => {
+                    Refusal::Failed("this relay rebuilds its lists")
+                }
+                refusal => refusal,
+            }),
         Err(error) => {
             tracing::warn!(%error, "the index did not answer");
             Err(Refusal::Failed("the index did not answer"))

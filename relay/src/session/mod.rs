@@ -2,7 +2,7 @@
 //!
 //! `on_text` takes messages in order. AUTH is finished before the next message is read, so that what follows it counts as
 //! authenticated; EVENTs are answered as they become durable, REQs, COUNTs and NEG-OPENs as they are
-//! read.
+//! read. What waits for a policy program does so on a task of its own.
 
 mod count;
 mod event;
@@ -32,8 +32,10 @@ use crate::event::Event;
 use crate::index::Index;
 use crate::live::{Live, SharedReaders};
 use crate::log::{PublishContext, PublishError, Published, Readiness};
+use crate::management::record::SignedChange;
 use crate::message::{self, About, ClientMessage, MessageError, MessageLimits};
 use crate::metrics::{AuthStep, LimitRule, Metrics};
+use crate::plugin::Plugins;
 use crate::visibility::Readers;
 use open::{Open, SharedOpen};
 use outbox::Outbox;
@@ -51,6 +53,13 @@ pub trait Publish: Send + Sync + 'static {
         event: Arc<Event>,
         context: PublishContext,
     ) -> BoxFuture<'_, Result<Published, PublishError>>;
+
+    /// The same for a change of the fleet's lists; answers whether it stands against the changes known by then.
+    fn publish_change(
+        &self,
+        change: Arc<SignedChange>,
+        context: PublishContext,
+    ) -> BoxFuture<'_, Result<bool, PublishError>>;
 }
 
 /// What every session of a relay shares.
@@ -71,6 +80,8 @@ pub struct Services {
     pub admission: Arc<Admission>,
     /// Makes and opens cursors.
     pub cursors: Cursors,
+    /// Policy programs.
+    pub plugins: Plugins,
     /// Threads of stored reads.
     pub reads: ReadPool,
     /// What one read may cost.
@@ -99,6 +110,8 @@ pub struct Parts {
     pub admission: Arc<Admission>,
     /// See [`Services::cursors`].
     pub cursors: Cursors,
+    /// See [`Services::plugins`].
+    pub plugins: Plugins,
 }
 
 impl Services {
@@ -118,6 +131,7 @@ impl Services {
             readiness,
             admission,
             cursors,
+            plugins,
         } = parts;
         let sync_room = SyncRoom::new(bounds.relay_sync_events, metrics.clone());
         Arc::new(Self {
@@ -130,6 +144,7 @@ impl Services {
             readiness,
             admission,
             cursors,
+            plugins,
             reads: ReadPool::for_this_machine(),
             bounds,
             drain: CancellationToken::new(),
@@ -199,7 +214,7 @@ impl Session {
                 subscription,
                 filters,
             }) => {
-                self.on_req(&subscription, &filters, &limits).await;
+                self.on_req(&subscription, &filters, &limits);
             }
             Ok(ClientMessage::Count { query, filters }) => {
                 self.on_count(&query, &filters, &limits);
@@ -243,7 +258,7 @@ impl Session {
             About::Nothing => return self.notice(&reason).await,
             // What is refused also ends what it would have replaced.
             About::Subscription(id) => {
-                let replaced = self.lock().subscriptions.remove(id);
+                let replaced = self.lock().take_subscription(id);
                 drop(replaced);
                 message::closed(id, &reason)
             }
@@ -271,7 +286,7 @@ impl Session {
         let (ended, given_up) = {
             let mut open = self.lock();
             (
-                open.subscriptions.remove(subscription),
+                open.take_subscription(subscription),
                 open.counts.remove(subscription),
             )
         };
@@ -341,7 +356,8 @@ impl Session {
         let _ = tokio::time::timeout(publishes_within, self.publishes.wait()).await;
         const REASON: &str = "error: this relay is going away";
         let ended = std::mem::take(&mut *self.lock());
-        for id in ended.subscriptions.keys().chain(ended.counts.keys()) {
+        let asked = ended.asking.keys().chain(ended.counts.keys());
+        for id in ended.subscriptions.keys().chain(asked) {
             self.outbox.push_text(message::closed(id, REASON));
         }
         for id in ended.syncs.keys() {
@@ -362,7 +378,7 @@ impl Drop for Session {
     }
 }
 
-fn unix_millis() -> u64 {
+pub(crate) fn unix_millis() -> u64 {
     let since = SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .unwrap_or_default();

@@ -26,6 +26,21 @@ impl Drop for Entry {
     }
 }
 
+/// One REQ that waits for the read policy. Given up when dropped.
+pub(super) struct Asking {
+    pub(super) task: AbortHandle,
+    /// Values in its filters.
+    pub(super) values: usize,
+    /// Tells it from others that had its id.
+    pub(super) serial: u64,
+}
+
+impl Drop for Asking {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
 /// One COUNT that has not been answered. Given up when dropped.
 pub(super) struct Count {
     pub(super) task: AbortHandle,
@@ -63,11 +78,21 @@ impl Drop for OpenSync {
     }
 }
 
+/// What a REQ has made; it ends when this is dropped.
+pub(super) enum Subscribed {
+    /// A subscription.
+    Open(#[allow(dead_code, reason = "held for its drop")] Entry),
+    /// A question to the read policy.
+    Asking(#[allow(dead_code, reason = "held for its drop")] Asking),
+}
+
 /// Everything open on one connection, by the ids that the client chose. Subscriptions, counts and reconciliations do not
 /// meet: one id may stand for one of each.
 #[derive(Default)]
 pub(super) struct Open {
     pub(super) subscriptions: HashMap<String, Entry>,
+    /// REQs that are no subscriptions yet; of one id there is one or the other.
+    pub(super) asking: HashMap<String, Asking>,
     pub(super) counts: HashMap<String, Count>,
     pub(super) syncs: HashMap<String, OpenSync>,
     serial: u64,
@@ -84,15 +109,33 @@ pub(super) fn lock(open: &SharedOpen) -> MutexGuard<'_, Open> {
 impl Open {
     /// What counts against `max_subscriptions`.
     pub(super) fn len(&self) -> usize {
-        self.subscriptions.len() + self.counts.len() + self.syncs.len()
+        self.subscriptions.len() + self.asking.len() + self.counts.len() + self.syncs.len()
     }
 
     /// Values in the filters of all that is open.
     pub(super) fn values(&self) -> usize {
         let subscriptions = self.subscriptions.values().map(|entry| entry.values);
+        let asking = self.asking.values().map(|asking| asking.values);
         let counts = self.counts.values().map(|count| count.values);
         let syncs = self.syncs.values().map(|sync| sync.values);
-        subscriptions.chain(counts).chain(syncs).sum()
+        let all = subscriptions.chain(asking).chain(counts).chain(syncs);
+        all.sum()
+    }
+
+    /// Takes out what a REQ of this id has opened, or waits to open. Drop it after the lock.
+    #[must_use]
+    pub(super) fn take_subscription(&mut self, id: &str) -> Option<Subscribed> {
+        let open = self.subscriptions.remove(id).map(Subscribed::Open);
+        open.or_else(|| self.asking.remove(id).map(Subscribed::Asking))
+    }
+
+    /// Takes out the REQ of this id, if it still is this one and waits.
+    pub(super) fn take_asking(&mut self, id: &str, serial: u64) -> Option<Asking> {
+        let is_this = self
+            .asking
+            .get(id)
+            .is_some_and(|asking| asking.serial == serial);
+        is_this.then(|| self.asking.remove(id)).flatten()
     }
 
     /// Events in all its reconciliations.

@@ -1,4 +1,7 @@
-//! REQ: the read gate, the live subscription, then the stored read, then EOSE.
+//! REQ: the read gate, the read policy if there is one, the live subscription, then the stored read, then EOSE.
+//!
+//! The policy is asked before anything is opened, so that what it lets through begins as if there were none: live first, then stored,
+//! and nothing in between is missed.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -9,15 +12,16 @@ use nightjar_envelope::PositionVector;
 use serde_json::value::RawValue;
 use tracing::Instrument;
 
-use super::open::{self, Entry, SharedOpen};
+use super::open::{self, Asking, Entry, Open, SharedOpen};
 use super::read::{Ended, ReadBounds, value_count};
 use super::{Services, Session, unix_seconds};
 use crate::cursor::{CursorRefusal, Resume};
 use crate::filter::Filter;
 use crate::index::{ArrivalQuery, Batch, BatchLimits, Index, IndexError, Query};
-use crate::live::{StoredEnd, Subscription};
+use crate::live::{SharedReaders, StoredEnd, Subscription};
 use crate::message;
 use crate::metrics::Door;
+use crate::plugin::{Source, Verb};
 use crate::session::outbox::Outbox;
 use crate::visibility::Readers;
 
@@ -25,11 +29,11 @@ use crate::visibility::Readers;
 const READ_EVENTS: usize = 500;
 
 impl Session {
-    /// Takes a REQ. Live events flow from now on; the stored read goes on by itself.
-    pub(super) async fn on_req(&mut self, id: &str, raw: &[&RawValue], limits: &Limits) {
+    /// Takes a REQ. Live events flow from the moment it is let through; the stored read goes on by itself.
+    pub(super) fn on_req(&mut self, id: &str, raw: &[&RawValue], limits: &Limits) {
         let started = Instant::now();
         // A REQ under a known id ends the old subscription, also if the new one is refused.
-        let replaced = self.lock().subscriptions.remove(id);
+        let replaced = self.lock().take_subscription(id);
         drop(replaced);
         let readers = self.readers.load_full();
         let (filters, resume) = match self.check_req(raw, &readers, limits) {
@@ -39,35 +43,30 @@ impl Session {
                 return;
             }
         };
-        let values = value_count(&filters);
-        let open = self.services.live.open(
-            id,
-            filters.clone(),
-            self.readers.clone(),
-            self.outbox.clone(),
-            resume.clone(),
-        );
-        let read = StoredRead {
+        let opening = Opening {
             services: self.services.clone(),
-            subscription: open.subscription().clone(),
             open: self.open.clone(),
+            readers: self.readers.clone(),
             outbox: self.outbox.clone(),
             id: id.to_owned(),
             resume,
             started,
         };
-        let mut connection = self.lock();
-        // Spawned under the lock: a read that fails at once must find its subscription to close it.
-        let span = tracing::debug_span!("session", verb = "REQ", filters = filters.len());
-        let task = tokio::spawn(read.run(filters, readers).instrument(span));
-        connection.subscriptions.insert(
-            id.to_owned(),
-            Entry {
-                open,
-                read: Some(task.abort_handle()),
-                values,
-            },
-        );
+        let mut open = self.lock();
+        if !self.services.plugins.ask_reads() {
+            opening.begin(&mut open, filters, readers);
+            return;
+        }
+        let (serial, values) = (open.next_serial(), value_count(&filters));
+        let source = self.admission.source.clone();
+        // Spawned under the lock: what is answered at once must find its entry.
+        let task = tokio::spawn(opening.ask(serial, source, filters, readers)).abort_handle();
+        let asking = Asking {
+            task,
+            values,
+            serial,
+        };
+        open.asking.insert(id.to_owned(), asking);
     }
 
     /// The filters, with a limit each, and what they ask for by a cursor, or the reason for a CLOSED.
@@ -118,6 +117,69 @@ impl Session {
             }
             _ => Err(CursorRefusal::Differ),
         }
+    }
+}
+
+/// One REQ that passed the checks.
+struct Opening {
+    services: Arc<Services>,
+    open: SharedOpen,
+    readers: SharedReaders,
+    outbox: Outbox,
+    id: String,
+    resume: Option<Arc<Resume>>,
+    started: Instant,
+}
+
+impl Opening {
+    /// Asks the read policy, then begins, or tells why not.
+    async fn ask(self, serial: u64, source: Source, filters: Vec<Filter>, readers: Arc<Readers>) {
+        let plugins = &self.services.plugins;
+        let asked = plugins.may_read(Verb::Req, &filters, &source, &readers, unix_seconds());
+        let answer = asked.await;
+        let shared = self.open.clone();
+        let mut open = open::lock(&shared);
+        // Dropping the entry ends this task at its next pause, and there is none.
+        let Some(_asking) = open.take_asking(&self.id, serial) else {
+            return;
+        };
+        match answer {
+            Ok(()) => self.begin(&mut open, filters, readers),
+            Err(reason) => {
+                let closed = message::closed(&self.id, &reason);
+                self.outbox.push_text(closed);
+            }
+        }
+    }
+
+    /// Opens the live subscription and starts the stored read. Under the lock: a read that fails at once must find its
+    /// subscription to close it.
+    fn begin(self, open: &mut Open, filters: Vec<Filter>, readers: Arc<Readers>) {
+        let values = value_count(&filters);
+        let live = self.services.live.open(
+            &self.id,
+            filters.clone(),
+            self.readers,
+            self.outbox.clone(),
+            self.resume.clone(),
+        );
+        let read = StoredRead {
+            services: self.services,
+            subscription: live.subscription().clone(),
+            open: self.open,
+            outbox: self.outbox,
+            id: self.id.clone(),
+            resume: self.resume,
+            started: self.started,
+        };
+        let span = tracing::debug_span!("session", verb = "REQ", filters = filters.len());
+        let task = tokio::spawn(read.run(filters, readers).instrument(span));
+        let entry = Entry {
+            open: live,
+            read: Some(task.abort_handle()),
+            values,
+        };
+        open.subscriptions.insert(self.id, entry);
     }
 }
 

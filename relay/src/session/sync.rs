@@ -21,6 +21,7 @@ use super::{Services, Session, unix_seconds};
 use crate::filter::Filter;
 use crate::message;
 use crate::metrics::{Door, LimitRule};
+use crate::plugin::{Source, Verb};
 use crate::visibility::Readers;
 
 /// Most bytes of an answer on the wire, where `max_message_length` and the out-queue allow that many: more in one frame would
@@ -58,6 +59,7 @@ impl Session {
             open: self.open.clone(),
             turns: self.turns.clone(),
             outbox: self.outbox.clone(),
+            source: self.admission.source.clone(),
             id: id.to_owned(),
             serial,
             // Two hex digits for each byte.
@@ -161,6 +163,7 @@ struct Opening {
     open: SharedOpen,
     turns: Arc<Semaphore>,
     outbox: Outbox,
+    source: Source,
     id: String,
     serial: u64,
     /// Most bytes of one answer, before they become hex.
@@ -189,6 +192,9 @@ impl Opening {
 
     /// The relay's side, or the reason for a NEG-ERR.
     async fn collect(&self, filters: Vec<Filter>, readers: Arc<Readers>) -> Result<Side, String> {
+        let (plugins, source) = (&self.services.plugins, &self.source);
+        let asked = plugins.may_read(Verb::NegOpen, &filters, source, &readers, unix_seconds());
+        asked.await?;
         // Never closed; without its turn it would only be less fair.
         let _turn = self.turns.acquire().await.ok();
         let (bounds, index) = (self.services.bounds, self.services.index.clone());

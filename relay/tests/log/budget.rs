@@ -1,9 +1,12 @@
 //! Budgets of keys over two relays and a real nats-server: what a key spent at one it has not at the other, and NATS learns no key.
 
+use std::path::Path;
 use std::time::Duration;
 
+use async_nats::Subscriber;
+use bytes::Bytes;
 use futures_util::StreamExt;
-use nightjar_envelope::Spending;
+use nightjar_envelope::{Keyring, Spending};
 use nostr::key::Keys;
 
 use crate::client::{event, now};
@@ -14,16 +17,11 @@ use crate::wait::until;
 
 const BURST: i64 = 5;
 
-#[tokio::test]
-async fn what_a_key_spends_at_one_relay_it_has_not_at_another() {
-    let dir = tempfile::tempdir().expect("a folder");
-    let Some(nats) = Nats::start(dir.path()).await else {
-        return;
-    };
-    let keyring = keys::keyring();
+/// Two relays on which keys have a small budget.
+async fn two_relays(dir: &Path, nats: &Nats, keyring: &Keyring) -> Vec<Relay> {
     let mut relays = Vec::new();
     for name in ["a-relay-0", "a-relay-1"] {
-        let mut relay = Relay::prepare(dir.path(), name, &nats, Some(&keyring));
+        let mut relay = Relay::prepare(dir, name, nats, Some(keyring));
         // Nothing comes back while the test runs.
         relay.config.admission.key_budget.events_per_minute = 1;
         relay.config.admission.key_budget.burst = BURST as u32;
@@ -32,6 +30,39 @@ async fn what_a_key_spends_at_one_relay_it_has_not_at_another() {
         relay.wait_ready().await;
         relays.push(relay);
     }
+    relays
+}
+
+/// What is told until the key has spent its burst, every message. None shows the key to NATS.
+async fn told_of(author: &Keys, told: &mut Subscriber, keyring: &Keyring) -> Vec<Bytes> {
+    let key = author.public_key().to_bytes();
+    let hex = author.public_key().to_hex();
+    let (mut messages, mut spent) = (Vec::new(), 0);
+    while spent < BURST as u32 {
+        let message = tokio::time::timeout(Duration::from_secs(20), told.next())
+            .await
+            .expect("it is told in time")
+            .expect("a message");
+        assert!(!message.payload.windows(4).any(|part| part == &key[..4]));
+        let text = String::from_utf8_lossy(&message.payload).into_owned();
+        assert!(!text.contains(&hex[..8]));
+        let region = "a".parse().expect("a name");
+        let opened = Spending::open(keyring, &keys::fleet(), &region, &message.payload);
+        spent += opened.expect("a message of the fleet").spent[0].1;
+        messages.push(message.payload);
+    }
+    assert_eq!(spent, BURST as u32);
+    messages
+}
+
+#[tokio::test]
+async fn what_a_key_spends_at_one_relay_it_has_not_at_another() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let Some(nats) = Nats::start(dir.path()).await else {
+        return;
+    };
+    let keyring = keys::keyring();
+    let mut relays = two_relays(dir.path(), &nats, &keyring).await;
     let mut told = nats
         .admin()
         .await
@@ -44,22 +75,8 @@ async fn what_a_key_spends_at_one_relay_it_has_not_at_another() {
         let note = event(&alice, 1, now(), &[], &format!("{number}"));
         assert_eq!(here.publish(&note).await, (true, String::new()));
     }
-    let (key, hex) = (alice.public_key().to_bytes(), alice.public_key().to_hex());
-    let (mut messages, mut spent) = (Vec::new(), 0);
-    while spent < BURST as u32 {
-        let message = tokio::time::timeout(Duration::from_secs(20), told.next())
-            .await
-            .expect("it is told in time")
-            .expect("a message");
-        assert!(!message.payload.windows(4).any(|part| part == &key[..4]));
-        let text = String::from_utf8_lossy(&message.payload).into_owned();
-        assert!(!text.contains(&hex[..8]));
-        let region = "a".parse().expect("a name");
-        let opened = Spending::open(&keyring, &keys::fleet(), &region, &message.payload);
-        spent += opened.expect("a message of the fleet").spent[0].1;
-        messages.push(message.payload);
-    }
-    assert_eq!(spent, BURST as u32);
+    let hex = alice.public_key().to_hex();
+    let mut messages = told_of(&alice, &mut told, &keyring).await;
 
     let told = messages.len() as f64;
     until("the other relay has heard", async || {

@@ -304,6 +304,26 @@ async fn a_bad_configuration_ends_with_code_2_and_one_line_that_names_the_field(
     let (code, text) = run();
     assert_eq!((code, text.lines().count()), (Some(2), 1), "{text}");
     assert!(text.contains("fleet"), "{text}");
+    let good = "\
+fleet: {id: 000102030405060708090a0b0c0d0e0f, name: tests}
+region: a
+name: a-relay-0
+listen: 127.0.0.1:0
+admin: 127.0.0.1:0
+public_urls: ['wss://relay.test']
+tls: {cert_file: /nonexistent/tls.crt, key_file: /nonexistent/tls.key}
+nats: {servers: ['nats://127.0.0.1:1'], nkey_seed_file: /nonexistent/seed}
+keyring_file: /nonexistent/keyring.json
+index: {dir: /nonexistent/index, max_bytes: 16777216}
+log: {replicas: 1, message_retention_seconds: 7776000, regions: [{region: a, generation: 1}]}
+";
+    std::fs::write(&file, good).expect("written");
+    let (code, text) = run();
+    assert_eq!((code, text.lines().count()), (Some(2), 1), "{text}");
+    assert!(
+        text.contains("tls.cert_file: /nonexistent/tls.crt"),
+        "{text}"
+    );
 }
 
 #[tokio::test]

@@ -3,7 +3,7 @@
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
-use nightjar_envelope::{Body, FleetId, Keyring, Route};
+use nightjar_envelope::{Body, BodyKind, FleetId, Keyring, Route};
 
 /// The fleet of all tests here.
 pub(crate) fn fleet() -> FleetId {
@@ -50,11 +50,22 @@ pub(crate) fn seal(keyring: &Keyring, subject: &str, event_json: &str) -> Vec<u8
 
 /// An envelope that was admitted at this Unix time in seconds.
 pub(crate) fn seal_at(keyring: &Keyring, subject: &str, event_json: &str, at: u64) -> Vec<u8> {
+    seal_as(BodyKind::Event, keyring, subject, event_json, at)
+}
+
+/// An envelope with a management call.
+pub(crate) fn seal_call(keyring: &Keyring, subject: &str, json: &str) -> Vec<u8> {
+    let now = crate::client::now();
+    seal_as(BodyKind::Management, keyring, subject, json, now)
+}
+
+fn seal_as(kind: BodyKind, keyring: &Keyring, subject: &str, json: &str, at: u64) -> Vec<u8> {
     let route = Route::from_subject(subject).expect("a route");
     let body = Body {
         admitted_ms: 1_000 * at,
         trace: None,
-        event_json: event_json.as_bytes(),
+        kind,
+        json: json.as_bytes(),
     };
     nightjar_envelope::seal(keyring, &fleet(), &route, &body).expect("sealed")
 }

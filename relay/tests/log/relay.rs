@@ -4,8 +4,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use nightjar_config::{
-    AdmissionConfig, FleetRef, IndexConfig, Limits, LogConfig, NatsClient, RegionLog, RelayConfig,
-    RelayInfo,
+    AdmissionConfig, FleetRef, IndexConfig, Limits, LogConfig, ManagementConfig, NatsClient,
+    Plugins, RegionLog, RelayConfig, RelayInfo,
 };
 use nightjar_envelope::Keyring;
 use rustix::process::{Pid, Signal, kill_process};
@@ -45,6 +45,9 @@ impl Relay {
             listen: address(listen),
             admin: address(free_port()),
             public_urls: vec![format!("ws://127.0.0.1:{listen}")],
+            tls: None,
+            trusted_proxies: Vec::new(),
+            allowed_origins: Vec::new(),
             nats: NatsClient {
                 servers: nats.addresses(),
                 nkey_seed_file: dir.join("nats.seed"),
@@ -68,6 +71,8 @@ impl Relay {
             info: RelayInfo::default(),
             limits: Limits::default(),
             admission: AdmissionConfig::default(),
+            management: ManagementConfig::default(),
+            plugins: Plugins::default(),
             tracing: None,
         };
         let relay = Self {

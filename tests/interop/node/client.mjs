@@ -2,7 +2,8 @@
 //   node client.mjs RELAY         {"send":{"to":"<pubkey, hex>","text":"..."}}
 //                                 {"count":[<filter>...]}
 //                                 {"sync":{"filter":<filter>,"events":[["<id, hex>",<created_at>]...]}}
-// The modules come from the folder in NIGHTJAR_INTEROP_NODE; the key is made here and never leaves.
+//                                 {"manage":{"url":"http://...","method":"...","params":[...]}}
+// The modules come from the folder in NIGHTJAR_INTEROP_NODE. The key is the one in NIGHTJAR_INTEROP_SECRET (hex), or made here.
 import { createRequire } from 'node:module'
 import { createInterface } from 'node:readline'
 
@@ -10,13 +11,15 @@ const require = createRequire(`${process.env.NIGHTJAR_INTEROP_NODE}/package.json
 const { Relay, useWebSocketImplementation } = require('nostr-tools/relay')
 const { generateSecretKey, getPublicKey, finalizeEvent } = require('nostr-tools/pure')
 const nip17 = require('nostr-tools/nip17')
+const { getToken } = require('nostr-tools/nip98')
 // The package has this file, and forgets to name it among its exports.
 const nip77 = `${process.env.NIGHTJAR_INTEROP_NODE}/node_modules/nostr-tools/lib/cjs/nip77.js`
 const { NegentropySync, NegentropyStorageVector } = require(nip77)
 useWebSocketImplementation(require('ws').WebSocket)
 
 const url = process.argv[2]
-const secret = generateSecretKey()
+const given = process.env.NIGHTJAR_INTEROP_SECRET
+const secret = given ? Uint8Array.from(Buffer.from(given, 'hex')) : generateSecretKey()
 const pubkey = getPublicKey(secret)
 const say = line => process.stdout.write(JSON.stringify(line) + '\n')
 const sign = async template => finalizeEvent(template, secret)
@@ -63,6 +66,15 @@ function sync(relay, { filter, events }) {
   })
 }
 
+// A management call (NIP-86), authorized by NIP-98.
+async function manage({ url, method, params }) {
+  const body = { method, params }
+  const authorization = await getToken(url, 'POST', sign, true, body)
+  const headers = { 'Content-Type': 'application/nostr+json+rpc', Authorization: authorization }
+  const answer = await fetch(url, { method: 'POST', headers, body: JSON.stringify(body) })
+  return { status: answer.status, answer: await answer.json() }
+}
+
 async function main() {
   const relay = await Relay.connect(url)
   relay.onclose = () => fail('the relay closed the connection')
@@ -81,6 +93,8 @@ async function main() {
       say({ event: 'counted', count: await relay.count(command.count, {}) })
     } else if (command.sync) {
       say({ event: 'synced', ...(await sync(relay, command.sync)) })
+    } else if (command.manage) {
+      say({ event: 'managed', ...(await manage(command.manage)) })
     } else {
       const { to, text } = command.send
       const wrap = nip17.wrapEvent(secret, { publicKey: to }, text)

@@ -40,11 +40,38 @@ pub enum Heard {
     Refusal(String),
 }
 
+/// Opens a connection from one of this machine's loopback addresses (`127.0.1.<source>`): each has ports of its own.
+pub async fn open_from(url: &str, source: u8) -> Result<(Sender, Receiver)> {
+    let address: std::net::SocketAddr = address_of(url)
+        .parse()
+        .with_context(|| format!("{url}: no address and port"))?;
+    let connect = async {
+        let socket = tokio::net::TcpSocket::new_v4()?;
+        socket.bind(std::net::SocketAddr::from(([127, 0, 1, source], 0)))?;
+        socket.connect(address).await
+    };
+    upgrade(url, connect).await
+}
+
 /// Opens a connection; with a person, answers the relay's challenge if it sends one.
 pub async fn open(url: &str, person: Option<&Person>) -> Result<(Sender, Receiver)> {
-    let address = url.trim_start_matches("ws://").trim_end_matches('/');
+    let (mut sender, mut receiver) = upgrade(url, TcpStream::connect(address_of(url))).await?;
+    if let Some(person) = person {
+        authenticate(url, person, &mut sender, &mut receiver).await?;
+    }
+    Ok((sender, receiver))
+}
+
+fn address_of(url: &str) -> &str {
+    url.trim_start_matches("ws://").trim_end_matches('/')
+}
+
+async fn upgrade(
+    url: &str,
+    connect: impl Future<Output = std::io::Result<TcpStream>>,
+) -> Result<(Sender, Receiver)> {
     let connect = async {
-        let stream = TcpStream::connect(address).await?;
+        let stream = connect.await?;
         stream.set_nodelay(true)?;
         let config = WebSocketConfig::default()
             .read_buffer_size(BUFFER_BYTES)
@@ -58,11 +85,7 @@ pub async fn open(url: &str, person: Option<&Person>) -> Result<(Sender, Receive
         .with_context(|| format!("{url}: no answer to the upgrade"))?
         .with_context(|| format!("{url}: cannot connect"))?;
     let (sink, stream) = stream.split();
-    let (mut sender, mut receiver) = (Sender(sink), Receiver(stream));
-    if let Some(person) = person {
-        authenticate(url, person, &mut sender, &mut receiver).await?;
-    }
-    Ok((sender, receiver))
+    Ok((Sender(sink), Receiver(stream)))
 }
 
 async fn authenticate(
@@ -99,11 +122,15 @@ impl Sender {
 impl Receiver {
     /// The next frame that means something here; an error when the connection ends or stays silent.
     pub async fn next(&mut self) -> Result<Heard> {
+        tokio::time::timeout(ANSWER_LIMIT, self.next_without_limit())
+            .await
+            .with_context(|| format!("the relay said nothing for {ANSWER_LIMIT:?}"))?
+    }
+
+    /// As [`Receiver::next`], for who waits for what may not come soon.
+    pub async fn next_without_limit(&mut self) -> Result<Heard> {
         loop {
-            let message = tokio::time::timeout(ANSWER_LIMIT, self.0.next())
-                .await
-                .with_context(|| format!("the relay said nothing for {ANSWER_LIMIT:?}"))?;
-            match message {
+            match self.0.next().await {
                 Some(Ok(Message::Text(text))) => {
                     if let Some(heard) = hear(&text) {
                         return Ok(heard);

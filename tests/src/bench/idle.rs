@@ -6,10 +6,11 @@ use anyhow::{Context, Result};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use super::connection::open;
+use super::hold::Holder;
 use super::options::Common;
 use super::process::{Meter, Watched, memory, round};
 use super::report::Row;
-use super::target::{ONE_REGION_R1, Target, wanted};
+use super::target::{ONE_REGION_R1, SIX_RELAYS, Target, wanted};
 
 /// Connections are opened in steps of so many.
 const STEP: usize = 1_000;
@@ -17,11 +18,18 @@ const STEP: usize = 1_000;
 const REST: Duration = Duration::from_secs(5);
 
 /// Measures a one-region fleet and the peer.
-pub async fn run(connections: usize, common: &Common) -> Result<Vec<Row>> {
+pub async fn run(
+    connections: usize,
+    fleet_connections: usize,
+    common: &Common,
+) -> Result<Vec<Row>> {
     raise_open_files(connections)?;
     let mut rows = Vec::new();
     if wanted(common, ONE_REGION_R1) {
         rows.extend(measure(&Target::fleet(ONE_REGION_R1).await, connections).await?);
+    }
+    if fleet_connections > 0 && wanted(common, SIX_RELAYS) {
+        rows.extend(hold_on_fleet(&Target::fleet(SIX_RELAYS).await, fleet_connections).await?);
     }
     if let Some(target) = Target::peer(common)? {
         rows.extend(measure(&target, connections).await?);
@@ -30,7 +38,7 @@ pub async fn run(connections: usize, common: &Common) -> Result<Vec<Row>> {
 }
 
 /// Each connection is an open file here; what is started inherits the limit, and needs as many.
-fn raise_open_files(connections: usize) -> Result<()> {
+pub(super) fn raise_open_files(connections: usize) -> Result<()> {
     let wanted = connections as u64 + 500;
     let limit = getrlimit(Resource::Nofile);
     if limit.current.is_none_or(|current| current >= wanted) {
@@ -80,6 +88,50 @@ async fn measure(target: &Target, connections: usize) -> Result<Vec<Row>> {
                 round((now - empty) / thousands, 100.0),
             ));
         }
+    }
+    Ok(rows)
+}
+
+/// So many connections on all relays of a fleet together, then memory of each relay.
+async fn hold_on_fleet(target: &Target, connections: usize) -> Result<Vec<Row>> {
+    let urls = target.urls();
+    let each = connections.div_ceil(urls.len());
+    let mut holders = Vec::new();
+    for (url, source) in urls.iter().zip(1..) {
+        holders.push(Holder::start(url, each, source)?);
+    }
+    for holder in &mut holders {
+        holder.wait_open().await?;
+    }
+    tokio::time::sleep(REST).await;
+    let meter = Meter::start(&target.processes);
+    tokio::time::sleep(REST).await;
+    let relays: Vec<f64> = target
+        .processes
+        .iter()
+        .filter(|process| process.name.contains("-relay-"))
+        .filter_map(|process| memory(process.pid))
+        .map(|memory| memory.anonymous_mib)
+        .collect();
+    let all: f64 = relays.iter().sum();
+    let load = format!(
+        "{} idle connections on {} relays",
+        each * urls.len(),
+        urls.len()
+    );
+    let mut rows = vec![row(target, load.clone(), round(all, 10.0))];
+    rows[0].what = "anonymous memory of all relays".to_owned();
+    rows[0].usage = meter.stop();
+    rows.push(Row {
+        what: "anonymous memory of all relays".to_owned(),
+        ..row(
+            target,
+            format!("per 1,000, of {load}"),
+            round(all * 1_000.0 / (each * urls.len()) as f64, 100.0),
+        )
+    });
+    for holder in holders {
+        holder.check_still_open()?;
     }
     Ok(rows)
 }

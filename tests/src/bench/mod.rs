@@ -6,11 +6,14 @@
 
 pub mod connection;
 pub mod deliver;
+pub mod fanout;
+pub mod hold;
 pub mod idle;
 pub mod ingest;
 pub mod latency;
 pub mod machine;
 pub mod options;
+pub mod oracle;
 pub mod process;
 pub mod publish;
 pub mod query;

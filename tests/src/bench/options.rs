@@ -67,11 +67,54 @@ pub enum Mode {
         #[command(flatten)]
         common: Common,
     },
+    /// One event to many live subscribers of one relay: all of them want it, then one.
+    Fanout {
+        /// Connections with a subscription each.
+        #[arg(long, default_value_t = 10_000)]
+        subscribers: usize,
+        /// Events, one after the other.
+        #[arg(long, default_value_t = 20)]
+        events: usize,
+        /// What every mode takes.
+        #[command(flatten)]
+        common: Common,
+    },
+    /// Whether the time of an answer tells a stranger that a hidden event exists. Run it alone on the machine.
+    Oracle {
+        /// Hidden events, each asked for beside an id of nothing.
+        #[arg(long, default_value_t = 10_000)]
+        pairs: usize,
+        /// How often.
+        #[arg(long, default_value_t = 3)]
+        runs: usize,
+        /// What every mode takes.
+        #[command(flatten)]
+        common: Common,
+    },
     /// Memory of an idle relay, and of idle connections.
     Idle {
-        /// Connections that are opened, 1,000 at a time.
+        /// Connections that are opened, 1,000 at a time, on one relay.
         #[arg(long, default_value_t = 5_000)]
         connections: usize,
+        /// Then so many on a fleet of six relays, held by processes of their own. 0: not at all.
+        #[arg(long, default_value_t = 0)]
+        fleet_connections: usize,
+        /// What every mode takes.
+        #[command(flatten)]
+        common: Common,
+    },
+    /// Holds idle connections until its standard input ends. Started by `idle`.
+    #[command(hide = true)]
+    Hold {
+        /// The relay.
+        #[arg(long)]
+        url: String,
+        /// How many.
+        #[arg(long)]
+        connections: usize,
+        /// Last part of the loopback address they come from.
+        #[arg(long)]
+        source: u8,
         /// What every mode takes.
         #[command(flatten)]
         common: Common,
@@ -109,6 +152,9 @@ impl Mode {
             Self::Deliver { common, .. }
             | Self::Ingest { common, .. }
             | Self::Query { common, .. }
+            | Self::Fanout { common, .. }
+            | Self::Hold { common, .. }
+            | Self::Oracle { common, .. }
             | Self::Idle { common, .. } => common,
         }
     }
@@ -120,7 +166,10 @@ impl Mode {
             Self::Deliver { .. } => "deliver",
             Self::Ingest { .. } => "ingest",
             Self::Query { .. } => "query",
+            Self::Fanout { .. } => "fanout",
             Self::Idle { .. } => "idle",
+            Self::Hold { .. } => "hold",
+            Self::Oracle { .. } => "oracle",
         }
     }
 }

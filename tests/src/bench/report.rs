@@ -11,7 +11,7 @@ use super::process::Usage;
 /// All figures of one run of the program.
 #[derive(Debug, Serialize)]
 pub struct Report {
-    /// `deliver`, `ingest`, `query` or `idle`.
+    /// `deliver`, `ingest`, `query`, `fanout`, `oracle` or `idle`.
     pub mode: &'static str,
     /// Unix time at which it began, in seconds.
     pub began: u64,

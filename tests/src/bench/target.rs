@@ -42,6 +42,13 @@ pub const ONE_REGION_R3: Shape = Shape {
     nats: 3,
     relays: 1,
 };
+/// One region with six relays, for more connections than one process may have.
+pub const SIX_RELAYS: Shape = Shape {
+    name: "six-relays",
+    regions: 1,
+    nats: 1,
+    relays: 6,
+};
 /// Three regions with three NATS servers each.
 pub const THREE_REGIONS: Shape = Shape {
     name: "three-regions-r3",

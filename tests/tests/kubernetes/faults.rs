@@ -74,9 +74,9 @@ async fn a_region_that_is_cut_off_serves_on_and_catches_up_with_a_change() {
     three.fleet.apply(&spec);
     until("the fault to have lasted", limits::HEALED, async || {
         let pods = three.fleet.pods();
-        let changed = pods.iter().any(|pod| {
-            pod.component == "relay" && pod.region == "a" && pod.image == image
-        });
+        let changed = pods
+            .iter()
+            .any(|pod| pod.component == "relay" && pod.region == "a" && pod.image == image);
         if began.elapsed() < FAULT || !changed {
             return Err(format!("region a has the change: {changed}"));
         }

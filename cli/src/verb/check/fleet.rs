@@ -45,7 +45,11 @@ pub(super) async fn checks(cluster: &Cluster, fleet: &RelayCluster) -> Vec<Check
                 cluster,
                 &region.name,
                 &service,
-                region.service.port,
+                &proxied(
+                    &service,
+                    region.service.port,
+                    fleet.spec.relay.tls.is_some(),
+                ),
                 &category,
             )
             .await,
@@ -323,17 +327,23 @@ async fn keys(cluster: &Cluster, fleet: &str, category: &str) -> Result<Check, F
     })
 }
 
+/// A Service's port as the API server's proxy names it. With TLS it does not look at the certificate.
+fn proxied(service: &str, port: i32, tls: bool) -> String {
+    let scheme = if tls { "https:" } else { "" };
+    format!("{scheme}{service}:{port}")
+}
+
 /// Asks the region for its NIP-11 document, through the API server's proxy to its Service.
 async fn answers(
     cluster: &Cluster,
     region: &str,
     service: &str,
-    port: i32,
+    proxied: &str,
     category: &str,
 ) -> Check {
     let check = format!("answers-{region}");
     let path = format!(
-        "/api/v1/namespaces/{}/services/{service}:{port}/proxy/",
+        "/api/v1/namespaces/{}/services/{proxied}/proxy/",
         cluster.namespace
     );
     let request = http::Request::get(path)

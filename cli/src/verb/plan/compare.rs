@@ -296,7 +296,14 @@ fn cost(path: &str, from: Option<&str>, to: Option<&str>) -> (String, bool, &'st
         _ if begins("regions.relays.resources") => restart(RELAYS, "the region's relays restart"),
         _ if begins("regions.nats.resources") => restart(NATS, "the region's NATS servers restart"),
         _ if begins("regions.placement") => restart(ALL, "all pods of the region restart"),
-        _ if begins("tracing") => restart(RELAYS, "relays restart"),
+        _ if begins("tracing") || begins("relay.plugins") => restart(RELAYS, "relays restart"),
+        _ if begins("relay.tls") => restart(
+            RELAYS,
+            "relays restart; the scheme of their URL (ws:// or wss://) is that of each relay as it runs",
+        ),
+        _ if begins("relay.trustedProxies") || begins("relay.allowedOrigins") => {
+            live("holds for new connections, nothing restarts")
+        }
         _ if begins("images.pullSecrets") => live("taken by pods that start from now on"),
         _ if begins("deletionPolicy") => live("holds from now on"),
         _ if begins("rollout") => live("holds from now on, also for a rollout that is under way"),
@@ -377,6 +384,35 @@ mod tests {
             ("spec:\n", "spec:\n  relay: {limits: {maxFilters: 7}}\n"),
             "spec.relay.limits.maxFilters",
             NONE,
+        ),
+        (
+            ("spec:\n", "spec:\n  relay: {tls: {secretName: s}}\n"),
+            "spec.relay.tls",
+            RELAYS,
+        ),
+        (
+            (
+                "spec:\n",
+                "spec:\n  relay: {trustedProxies: [10.0.0.0/8]}\n",
+            ),
+            "spec.relay.trustedProxies",
+            NONE,
+        ),
+        (
+            (
+                "spec:\n",
+                "spec:\n  relay: {allowedOrigins: ['https://x.example.org']}\n",
+            ),
+            "spec.relay.allowedOrigins",
+            NONE,
+        ),
+        (
+            (
+                "spec:\n",
+                "spec:\n  relay: {plugins: {write: {command: [/policy]}}}\n",
+            ),
+            "spec.relay.plugins.write",
+            RELAYS,
         ),
         (
             ("spec:\n", "spec:\n  log: {retention: {messages: 60d}}\n"),

@@ -17,8 +17,8 @@ use sha2::{Digest, Sha256};
 
 use super::Group;
 use crate::cluster::names::{
-    CONFIG_DIR, DATA_DIR, KEYS_DIR, MONITOR_PORT, Names, OPERATOR_USERS, RESTART_HASH, RUN_DIR,
-    TLS_DIR, USER, USER_DIR, port_name, port_number,
+    CONFIG_DIR, DATA_DIR, KEYS_DIR, MONITOR_PORT, Names, OPERATOR_USERS, PUBLIC_TLS_DIR,
+    RESTART_HASH, RUN_DIR, TLS_DIR, USER, USER_DIR, port_name, port_number,
 };
 use crate::crd::parse_quantity;
 use crate::plan::{Port, Role};
@@ -75,7 +75,10 @@ pub(super) fn hash_of(group: &Group<'_>) -> String {
         .get(&name)
         .map_or("", String::as_str);
     let restarted_at = group.input.restarted_at.unwrap_or_default();
-    restart_hash(&name, &[process, image(group), &pod, secrets, restarted_at])
+    let mut parts = vec![process, image(group), &pod, secrets, restarted_at];
+    // Only where there is one: fleets without it keep the hash that they have.
+    parts.extend(public_tls(group));
+    restart_hash(&name, &parts)
 }
 
 /// The pod template of a role.
@@ -402,6 +405,12 @@ fn before_stop(role: Role) -> Lifecycle {
     }
 }
 
+/// The Secret with the certificate that the pods serve to clients.
+fn public_tls<'a>(group: &Group<'a>) -> Option<&'a str> {
+    let secret = group.input.fleet.relay_tls_secret.as_deref();
+    secret.filter(|_| group.role == Role::Relay)
+}
+
 /// Volume name, folder, and the Secret that fills it.
 fn secrets(group: &Group<'_>) -> Vec<(&'static str, &'static str, String)> {
     let names = group.input.names;
@@ -415,7 +424,12 @@ fn secrets(group: &Group<'_>) -> Vec<(&'static str, &'static str, String)> {
     match group.role {
         Role::Nats if has_seed => vec![tls, user],
         Role::Nats | Role::Hub => vec![tls],
-        Role::Relay => vec![user, ("keys", KEYS_DIR, names.keys())],
+        Role::Relay => {
+            let public =
+                public_tls(group).map(|secret| ("public-tls", PUBLIC_TLS_DIR, secret.to_owned()));
+            let keys = ("keys", KEYS_DIR, names.keys());
+            [user, keys].into_iter().chain(public).collect()
+        }
     }
 }
 

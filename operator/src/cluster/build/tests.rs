@@ -33,12 +33,11 @@ fn objects(file: &str) -> Vec<Desired> {
     let fleet = from_yaml(file).unwrap();
     let names = Names::new(fleet.name.clone(), "chat");
     let facts = FleetFacts::stand_in(fleet.regions.iter().map(|region| &region.name));
-    let plan = plan(
-        &fleet,
-        &facts,
-        &ClusterAddresses::new(names.clone(), BTreeMap::new()),
-    )
-    .unwrap();
+    let addresses = match fleet.relay_tls_secret {
+        Some(_) => ClusterAddresses::of(&names, &fleet),
+        None => ClusterAddresses::new(names.clone(), BTreeMap::new()),
+    };
+    let plan = plan(&fleet, &facts, &addresses).unwrap();
     let authorities = fleet
         .regions
         .iter()
@@ -190,6 +189,11 @@ fn a_change_restarts_what_it_must_and_nothing_else() {
         ("port: 443", "port: 8443", vec![]),
         ("relays: {replicas: 2", "relays: {replicas: 3", vec![]),
         ("type: LoadBalancer", "type: NodePort", vec![]),
+        (
+            "  log:",
+            "  relay: {trustedProxies: [10.0.0.0/8], allowedOrigins: ['https://x.example.org'], limits: {pingIntervalSeconds: 20}}\n  log:",
+            vec![],
+        ),
         ("memory: 1Gi", "memory: 2Gi", vec!["golden-a-relay"]),
         (
             "pool: chat",
@@ -202,6 +206,52 @@ fn a_change_restarts_what_it_must_and_nothing_else() {
         assert_ne!(changed, FILE, "{from}");
         assert_eq!(restarted(FILE, &changed), wanted, "{from} -> {to}");
     }
+}
+
+/// The relays alone have the certificate, as files that are theirs, and clients are told of `wss://`.
+#[test]
+fn relays_with_tls_mount_the_secret_and_another_secret_restarts_them_alone() {
+    let with = |secret: &str| {
+        FILE.replace(
+            "  log:",
+            &format!("  relay: {{tls: {{secretName: {secret}}}}}\n  log:"),
+        )
+    };
+    let found = objects(&with("chat-tls"));
+    for (name, pod) in pods(&found) {
+        let volumes = pod["spec"]["volumes"].as_array().unwrap();
+        let volume = volumes.iter().find(|volume| volume["name"] == "public-tls");
+        assert_eq!(volume.is_some(), name.ends_with("-relay"), "{name}");
+        let Some(volume) = volume else { continue };
+        assert_eq!(volume["secret"]["secretName"], "chat-tls");
+        assert_eq!(volume["secret"]["defaultMode"], 0o400);
+        let mounts = pod["spec"]["containers"][0]["volumeMounts"].as_array();
+        let mount = mounts
+            .unwrap()
+            .iter()
+            .find(|mount| mount["name"] == "public-tls");
+        assert_eq!(mount.unwrap()["mountPath"], "/etc/nightjar/public-tls");
+    }
+    let config = |region: &str| {
+        let name = format!("golden-{region}-relay-config");
+        let map = found.iter().find(|object| object.name == name).unwrap();
+        map.object["data"][format!("golden-{region}-relay-0.yaml")]
+            .as_str()
+            .unwrap()
+            .to_owned()
+    };
+    let (a, b) = (config("a"), config("b"));
+    assert!(a.contains("- wss://golden-a.chat.svc\n"), "port 443: {a}");
+    assert!(b.contains("- wss://golden-b.chat.svc:80\n"), "{b}");
+    for line in [
+        "  cert_file: /etc/nightjar/public-tls/tls.crt\n",
+        "  key_file: /etc/nightjar/public-tls/tls.key\n",
+    ] {
+        assert!(a.contains(line) && b.contains(line), "{line} in {a}");
+    }
+    let relays = vec!["golden-a-relay", "golden-b-relay"];
+    assert_eq!(restarted(&with("chat-tls"), &with("other-tls")), relays);
+    assert_eq!(restarted(FILE, &with("chat-tls")), relays);
 }
 
 #[test]

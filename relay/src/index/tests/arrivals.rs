@@ -47,7 +47,7 @@ fn page_within(
 
 fn log_entry(event: &Event, stream_name: &str, seq: u64) -> LogEntry {
     LogEntry {
-        event: Arc::new(event.clone()),
+        content: Arc::new(event.clone()).into(),
         at: Some((stream(stream_name), seq)),
         log_time: LogTime::Nats(NOW * 1000),
     }

@@ -101,7 +101,7 @@ fn observe(bed: &Bed, operations: &[Event], now_s: u64) -> (Vec<Vec<EventId>>, V
 }
 
 /// Applies a log in an order of its own: consumer or publisher first, swept in between or not.
-fn play(log: &[LogEntry], order: &[usize], sweep_every: usize) -> Bed {
+pub(super) fn play(log: &[LogEntry], order: &[usize], sweep_every: usize) -> Bed {
     let bed = Bed::new();
     for (step, entry) in order.iter().map(|number| &log[*number]).enumerate() {
         bed.apply(entry);
@@ -113,7 +113,7 @@ fn play(log: &[LogEntry], order: &[usize], sweep_every: usize) -> Bed {
 }
 
 /// The pull consumer's run over a whole log, in sequence order.
-fn follow_all(bed: &Bed, log: &[LogEntry]) {
+pub(super) fn follow_all(bed: &Bed, log: &[LogEntry]) {
     for entry in log {
         bed.follow(entry);
     }
@@ -128,7 +128,7 @@ fn log_of(events: &[Event]) -> Vec<LogEntry> {
 }
 
 /// The log without what `bed` names as removable.
-fn swept_log(bed: &Bed, log: &[LogEntry]) -> Vec<LogEntry> {
+pub(super) fn swept_log(bed: &Bed, log: &[LogEntry]) -> Vec<LogEntry> {
     let removed = bed.index.superseded(1_000).unwrap();
     let is_removed = |entry: &LogEntry| {
         let at = entry
@@ -144,7 +144,7 @@ fn swept_log(bed: &Bed, log: &[LogEntry]) -> Vec<LogEntry> {
 }
 
 /// All orders of `count` things (Heap's algorithm).
-fn orders(count: usize) -> Vec<Vec<usize>> {
+pub(super) fn orders(count: usize) -> Vec<Vec<usize>> {
     fn permute(length: usize, items: &mut Vec<usize>, out: &mut Vec<Vec<usize>>) {
         if length <= 1 {
             out.push(items.clone());

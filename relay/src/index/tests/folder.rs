@@ -88,7 +88,7 @@ fn an_index_whose_machine_went_down_is_rebuilt() {
 fn another_format_fleet_or_damage_is_rebuilt() {
     let bed = filled();
     bed.index.close().unwrap();
-    edit_marker(&bed, "\"format\":1", "\"format\":7");
+    edit_marker(&bed, "\"format\":2", "\"format\":7");
     assert_fresh(reopen(bed, |_| {}).0, |reason| {
         *reason == FreshReason::OtherFormat { found: 7 }
     });

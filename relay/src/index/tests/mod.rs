@@ -5,6 +5,7 @@ mod commute;
 mod differential;
 mod folder;
 mod keyspaces;
+mod lists;
 mod log;
 mod rules;
 
@@ -142,7 +143,7 @@ pub(super) fn entry(event: &Event, seq: u64) -> LogEntry {
         "EV_a_1_0"
     };
     LogEntry {
-        event: Arc::new(event.clone()),
+        content: Arc::new(event.clone()).into(),
         at: Some((stream(name), seq)),
         log_time: LogTime::Provisional(NOW * 1000),
     }

@@ -160,8 +160,10 @@ async fn a_message_far_beyond_the_limit_closes_the_connection_with_a_reason() {
 #[tokio::test]
 async fn half_a_frame_and_half_a_handshake_cost_only_their_own_connection() {
     let timings = crate::socket::Timings {
-        ping_after: std::time::Duration::from_millis(50),
-        idle_after: std::time::Duration::from_millis(200),
+        silence: Some(crate::socket::Silence {
+            ping_after: std::time::Duration::from_millis(50),
+            idle_after: std::time::Duration::from_millis(200),
+        }),
         upgrade_within: std::time::Duration::from_millis(500),
         ..Default::default()
     };

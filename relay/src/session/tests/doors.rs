@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use nightjar_envelope::PositionVector;
 
+use super::calls;
 use super::harness::{Client, NOTHING, Relay, event, event_at, wrap};
 use crate::metrics::Door;
 use crate::session::unix_seconds;
@@ -24,6 +25,15 @@ enum Role {
     /// The one key that may read it.
     Recipient,
 }
+
+/// The doors through which what is stored is asked for.
+const STORED_DOORS: [Door; 5] = [
+    Door::req,
+    Door::stored,
+    Door::arrival,
+    Door::count,
+    Door::neg,
+];
 
 const ROLES: [Role; 4] = [Role::Nobody, Role::Stranger, Role::Sender, Role::Recipient];
 
@@ -113,6 +123,14 @@ impl Case {
     async fn client(&self, relay: &Relay, role: Role) -> Client {
         let keys: Vec<&Keys> = self.keys(role).into_iter().collect();
         relay.authenticated(&keys).await
+    }
+
+    /// The questions for a door.
+    fn ways_through(&self, door: Door, relay: &Relay, role: Role) -> Vec<Value> {
+        match door {
+            Door::arrival => from_the_beginning(relay, &self.readers(role), self.ways()),
+            _ => self.ways(),
+        }
     }
 
     /// Every way to ask for it: by each of its fields, by several, by none, and with room for one event only.
@@ -303,10 +321,7 @@ async fn check(case: &Case, role: Role, door: Door) {
     if door != Door::live {
         publish().await;
     }
-    let ways = |relay: &Relay| match door {
-        Door::arrival => from_the_beginning(relay, &case.readers(role), case.ways()),
-        _ => case.ways(),
-    };
+    let ways = |relay: &Relay| case.ways_through(door, relay, role);
     let mut client = case.client(&with, role).await;
     let shown = walk(door, &mut client, &ways(&with), publish).await;
     let mut client = case.client(&without, role).await;
@@ -381,13 +396,55 @@ async fn a_wrap_that_its_recipient_deleted_looks_like_one_that_never_was() {
     with.publish(&[&case.event, &deletion]).await;
     without.publish(&[&deletion]).await;
     for role in ROLES {
-        for door in [Door::req, Door::stored, Door::count, Door::neg] {
+        for door in STORED_DOORS {
             let mut transcripts = Vec::new();
             for relay in [&with, &without] {
                 let mut client = case.client(relay, role).await;
-                transcripts.push(walk(door, &mut client, &case.ways(), async || {}).await);
+                let ways = case.ways_through(door, relay, role);
+                transcripts.push(walk(door, &mut client, &ways, async || {}).await);
             }
             assert_eq!(transcripts[0], transcripts[1], "{role:?} through {door:?}");
+        }
+    }
+}
+
+/// Hidden or public, whoever asks: a ban leaves nothing to tell an event that is here from one that is not.
+#[tokio::test]
+async fn a_banned_event_looks_like_one_that_never_was() {
+    let author = Keys::generate();
+    let mut cases: Vec<Case> = Case::all();
+    cases.retain(Case::is_stored);
+    cases.push(Case {
+        what: "a note",
+        event: event(&author, 1, "hello", &[&["t", "topic"]]),
+        sender: author.clone(),
+        recipient: author,
+        stranger: Keys::generate(),
+    });
+    for case in &cases {
+        let (with, without) = (relay_with(case, &[]).await, relay_with(case, &[]).await);
+        with.publish(&[&case.event]).await;
+        for relay in [&with, &without] {
+            calls::change(relay, "banevent", &json!([case.event.id.to_hex()])).await;
+        }
+        for role in ROLES {
+            let mut transcripts = Vec::new();
+            for relay in [&with, &without] {
+                let mut client = case.client(relay, role).await;
+                let mut transcript = vec![client.publish(&case.event).await.to_string()];
+                for door in STORED_DOORS {
+                    let mut client = case.client(relay, role).await;
+                    let ways = case.ways_through(door, relay, role);
+                    transcript.extend(walk(door, &mut client, &ways, async || {}).await);
+                }
+                transcripts.push(transcript);
+            }
+            assert_eq!(transcripts[0], transcripts[1], "{} to {role:?}", case.what);
+            let refusal = &transcripts[0][0];
+            assert!(
+                refusal.contains("blocked: this event is banned here"),
+                "{refusal}"
+            );
         }
     }
 }

@@ -22,10 +22,12 @@ use crate::admission::{Admission, VerifierOptions};
 use crate::cursor::Cursors;
 use crate::event::Event;
 use crate::http::{self, PublicPort};
-use crate::index::{Advance, Applied, Index, IndexError, IndexOptions, LogEntry};
+use crate::index::{Advance, Applied, Index, IndexError, IndexOptions, LogEntry, Logged};
 use crate::live::{Live, Source};
 use crate::log::{Keys as LogKeys, PublishContext, PublishError, Published, Readiness};
+use crate::management::record::SignedChange;
 use crate::metrics::Metrics;
+use crate::plugin::{Pace, PluginMetrics, Plugins};
 use crate::session::{Parts, Publish, ReadBounds, Services, unix_seconds};
 use crate::socket::Timings;
 
@@ -34,6 +36,14 @@ pub(super) const SOON: Duration = Duration::from_secs(10);
 
 /// The first negentropy message of a client without events: version, no upper bound, a list of 0 ids.
 pub(super) const NOTHING: &str = "6100000200";
+
+/// Failed plugins come back soon.
+const PACE: Pace = Pace {
+    least_pause: Duration::from_millis(100),
+    longest_pause: Duration::from_secs(1),
+    start_within: Duration::from_secs(30),
+    look_every: Duration::from_millis(50),
+};
 
 const CONFIG: &str = r#"
 fleet: {id: 00112233445566778899aabbccddeeff, name: test-fleet}
@@ -100,7 +110,7 @@ impl DirectPublisher {
                 .expect("no ephemeral event");
             let seq = sequences.get(&stream) + 1;
             let entry = LogEntry {
-                event: entry_event,
+                content: entry_event.clone().into(),
                 at: Some((stream.clone(), seq)),
                 log_time: crate::index::LogTime::Provisional(context.admitted_ms),
             };
@@ -115,7 +125,7 @@ impl DirectPublisher {
             )?;
             sequences.advance(&stream, seq);
             if applied == [Applied::New] {
-                live.deliver_at(&entry.event, Source::Publisher, entry.at.as_ref());
+                live.deliver_at(&entry_event, Source::Publisher, entry.at.as_ref());
             }
             live.advance(std::iter::once((&stream, seq)));
             Ok::<_, IndexError>(applied)
@@ -126,11 +136,32 @@ impl DirectPublisher {
         if applied == [Applied::New] {
             return Ok(Published::Stored);
         }
-        Ok(if event.is_private() {
+        Ok(if event.is_private() || applied == [Applied::Banned] {
             Published::Stored
         } else {
             Published::Duplicate
         })
+    }
+
+    async fn change_now(
+        &self,
+        change: Arc<SignedChange>,
+        context: PublishContext,
+    ) -> Result<bool, PublishError> {
+        self.published.fetch_add(1, Ordering::Relaxed);
+        let index = self.index.clone();
+        let entry = LogEntry {
+            content: Logged::Change(change),
+            at: None,
+            log_time: crate::index::LogTime::Provisional(context.admitted_ms),
+        };
+        let applied = tokio::task::spawn_blocking(move || {
+            index.apply(&[entry], &[], context.admitted_ms / 1000)
+        })
+        .await
+        .map_err(|_| PublishError::IndexUnavailable)?
+        .map_err(|_| PublishError::IndexUnavailable)?;
+        Ok(applied != [Applied::Superseded])
     }
 }
 
@@ -141,6 +172,14 @@ impl Publish for DirectPublisher {
         context: PublishContext,
     ) -> BoxFuture<'_, Result<Published, PublishError>> {
         self.publish_now(event, context).boxed()
+    }
+
+    fn publish_change(
+        &self,
+        change: Arc<SignedChange>,
+        context: PublishContext,
+    ) -> BoxFuture<'_, Result<bool, PublishError>> {
+        self.change_now(change, context).boxed()
     }
 }
 
@@ -192,6 +231,10 @@ impl Relay {
             },
             metrics.clone(),
         );
+        let mut counted = None;
+        metrics.register(|registry| counted = Some(PluginMetrics::register(registry)));
+        let counted = counted.expect("metrics of plugins");
+        let plugins = Plugins::start_at(&config.plugins, &counted, PACE);
         let parts = Parts {
             config: Arc::new(ArcSwap::new(config)),
             index,
@@ -201,10 +244,18 @@ impl Relay {
             readiness: Readiness::default(),
             admission: Arc::new(admission),
             cursors: Cursors::new(LogKeys::fixed(keyring), fleet),
+            plugins,
         };
         let services = Services::within(parts, bounds);
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
-        let port = http::serve(listener, services.clone(), timings).expect("a listener");
+        let files = services.config.load().tls.clone();
+        let tls = files.map(|files| {
+            let opened = http::open_tls(&files, &services.metrics);
+            let (watch, tls) = opened.expect("a certificate");
+            tokio::spawn(watch.run(services.drain.clone()));
+            tls
+        });
+        let port = http::serve(listener, tls, services.clone(), timings).expect("a listener");
         Self {
             port,
             services,
@@ -222,14 +273,13 @@ impl Relay {
         let (socket, _) = tokio_tungstenite::connect_async(self.url())
             .await
             .expect("a handshake");
-        let mut client = Client {
-            socket,
-            challenge: String::new(),
-        };
-        let challenge = client.receive().await;
-        assert_eq!(challenge[0], "AUTH");
-        client.challenge = challenge[1].as_str().expect("a challenge").to_owned();
-        client
+        Client::greeted(socket).await
+    }
+
+    /// Whether the metrics have this line.
+    pub(super) fn shows(&self, line: &str) -> bool {
+        let text = self.services.metrics.encode().expect("text");
+        text.lines().any(|found| found == line)
     }
 
     /// A client on which these keys have authenticated.
@@ -281,6 +331,18 @@ pub(super) struct Client {
 }
 
 impl Client {
+    /// Reads the challenge.
+    pub(super) async fn greeted(socket: WebSocketStream<MaybeTlsStream<TcpStream>>) -> Self {
+        let mut client = Self {
+            socket,
+            challenge: String::new(),
+        };
+        let challenge = client.receive().await;
+        assert_eq!(challenge[0], "AUTH");
+        client.challenge = challenge[1].as_str().expect("a challenge").to_owned();
+        client
+    }
+
     pub(super) async fn send(&mut self, message: Value) {
         self.send_text(&message.to_string()).await;
     }

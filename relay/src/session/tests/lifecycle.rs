@@ -12,7 +12,7 @@ use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 
 use super::harness::{Relay, SOON, event, wrap};
 use crate::metrics::Close;
-use crate::socket::Timings;
+use crate::socket::{Silence, Timings};
 
 async fn get(relay: &Relay, request: &str) -> String {
     let mut stream = TcpStream::connect(relay.port.address()).await.expect("TCP");
@@ -148,8 +148,10 @@ async fn several_keys_read_on_one_connection() {
 #[tokio::test]
 async fn a_silent_client_is_pinged_and_stays_while_it_answers() {
     let timings = Timings {
-        ping_after: Duration::from_millis(40),
-        idle_after: Duration::from_millis(400),
+        silence: Some(Silence {
+            ping_after: Duration::from_millis(40),
+            idle_after: Duration::from_millis(400),
+        }),
         ..Timings::default()
     };
     let relay = Relay::start_with(|_| {}, timings).await;

@@ -22,7 +22,8 @@ fn store(relay: &Relay, numbers: impl Iterator<Item = u16>) {
                 "kind": 1, "tags": [], "content": "", "sig": "00".repeat(64),
             });
             LogEntry {
-                event: Arc::new(Event::parse(json.to_string().as_bytes()).expect("an event")),
+                content: Arc::new(Event::parse(json.to_string().as_bytes()).expect("an event"))
+                    .into(),
                 at: None,
                 log_time: LogTime::Provisional(unix_millis()),
             }

@@ -57,15 +57,10 @@ impl Relay {
 
     /// Computes webs from now on, until dropped.
     fn compute_trust(&self) -> DropGuard {
-        let services = &self.services;
-        let task = TrustTask {
-            index: services.index.clone(),
-            readiness: services.readiness.clone(),
-            reads: services.reads.clone(),
-            metrics: services.metrics.clone(),
-        };
+        let task = TrustTask::of(&self.services);
+        let gates = self.services.admission.trust_gates();
         let stop = CancellationToken::new();
-        tokio::spawn(task.run(services.admission.trust_gates(), stop.clone()));
+        tokio::spawn(task.run(gates, stop.clone()));
         stop.drop_guard()
     }
 }
