@@ -241,6 +241,26 @@ mod tests {
     }
 
     #[test]
+    fn the_recipes_of_the_how_to_are_valid() {
+        let page = include_str!("../../../docs/how-to/limits.md");
+        let recipes: Vec<&str> = page
+            .split("```yaml\n")
+            .skip(1)
+            .filter_map(|rest| rest.split("```").next())
+            .collect();
+        assert_eq!(recipes.len(), 4);
+        for recipe in recipes {
+            let file = recipe.replacen("spec:\n", "spec:\n  regions: [{name: a}]\n", 1);
+            let fleet = from_yaml(&format!(
+                "apiVersion: nightjar.dev/v1alpha1\nkind: RelayCluster\nmetadata: {name}\n{file}",
+                name = "{name: x}",
+            ));
+            let admission = fleet.expect(recipe).admission;
+            assert_ne!(admission, AdmissionConfig::default(), "{recipe}");
+        }
+    }
+
+    #[test]
     fn a_question_that_will_not_do_is_refused_by_its_field() {
         for (admission, expected) in [
             (
