@@ -10,5 +10,6 @@ mod limits;
 mod private_reads;
 mod publish;
 mod reconciliation;
+mod reload;
 mod subscriptions;
 mod work;
