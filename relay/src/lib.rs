@@ -16,6 +16,8 @@ pub mod message;
 pub mod metrics;
 pub mod nip11;
 mod page;
+#[cfg(test)]
+mod plain;
 pub mod reload;
 pub mod server;
 pub mod session;

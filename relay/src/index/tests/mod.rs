@@ -1,6 +1,7 @@
 //! Tests of the index through its interface, and what they share.
 
 mod commute;
+mod converge;
 mod differential;
 mod folder;
 mod keyspaces;
