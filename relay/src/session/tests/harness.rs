@@ -138,6 +138,19 @@ impl Relay {
         adjust: impl FnOnce(&mut RelayConfig),
         timings: Timings,
     ) -> Self {
+        let workers = VerifierOptions {
+            threads: 1,
+            queue: 1000,
+        };
+        Self::start_with_workers(bounds, workers, adjust, timings).await
+    }
+
+    pub(super) async fn start_with_workers(
+        bounds: ReadBounds,
+        workers: VerifierOptions,
+        adjust: impl FnOnce(&mut RelayConfig),
+        timings: Timings,
+    ) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         let mut config = RelayConfig::from_yaml(CONFIG).expect("a configuration");
         adjust(&mut config);
@@ -157,14 +170,7 @@ impl Relay {
             gate: tokio::sync::RwLock::default(),
         });
         let config = Arc::new(config);
-        let admission = Admission::new(
-            config.clone(),
-            VerifierOptions {
-                threads: 1,
-                queue: 1000,
-            },
-            metrics.clone(),
-        );
+        let admission = Admission::new(config.clone(), workers, metrics.clone());
         let parts = Parts {
             config: Arc::new(ArcSwap::new(config)),
             index,
