@@ -96,14 +96,15 @@ impl MadeUp {
         let kind = self.one_of(&KINDS);
         // What vanishes early hides little, so that enough is left to find.
         let latest = if kind == 62 { TIMES / 4 } else { TIMES };
-        let tags = self.tags(kind);
+        let author = self.one_of(&PEOPLE);
+        let tags = self.tags(kind, author);
         json!({
-            "id": self.ids[number], "pubkey": self.one_of(&PEOPLE), "created_at": self.random.random_range(0..latest),
+            "id": self.ids[number], "pubkey": author, "created_at": self.random.random_range(0..latest),
             "kind": kind, "tags": tags, "content": format!("number {number}"), "sig": "03".repeat(64),
         })
     }
 
-    fn tags(&mut self, kind: u16) -> Vec<Vec<String>> {
+    fn tags(&mut self, kind: u16, author: &str) -> Vec<Vec<String>> {
         let mut tags = Vec::new();
         for _ in 0..self.below(4) {
             let mut tag = vec![self.one_of(&LETTERS).to_owned()];
@@ -113,7 +114,7 @@ impl MadeUp {
             tags.push(tag);
         }
         match kind {
-            5 => tags.extend(self.targets()),
+            5 => tags.extend(self.targets(author)),
             1059 | 21_059 => tags.push(pair("p", self.one_of(&PEOPLE))),
             1 | 7 => {
                 let people = self.some_of(&PEOPLE, 2);
@@ -128,13 +129,14 @@ impl MadeUp {
         tags
     }
 
-    /// What a deletion names, of whoever.
-    fn targets(&mut self) -> Vec<Vec<String>> {
+    /// What a deletion names: anybody's events, and addresses of its author for the most part.
+    fn targets(&mut self, author: &str) -> Vec<Vec<String>> {
         let ids = self.some_of(&self.ids.clone(), 4);
         let mut tags: Vec<_> = ids.iter().map(|id| pair("e", id)).collect();
         if self.once_in(2) {
             let (kind, ds) = self.one_of(&ADDRESSES);
-            let address = format!("{kind}:{}:{}", self.one_of(&PEOPLE), self.one_of(ds));
+            let owner = self.one_of(&[author, author, PEOPLE[0]]);
+            let address = format!("{kind}:{owner}:{}", self.one_of(ds));
             tags.push(pair("a", &address));
         }
         let kinds = self.some_of(&["1", "1059", "14", "30000"], 2);
