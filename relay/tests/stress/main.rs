@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use peak_alloc::PeakAlloc;
 use relay::{Left, Relay};
+use rustix::process::{Resource, getrlimit};
 
 #[global_allocator]
 static MEMORY: PeakAlloc = PeakAlloc;
@@ -28,7 +29,13 @@ fn two_thousand_clients_that_leave_without_a_word_leave_nothing_behind() {
         .enable_all()
         .build()
         .expect("a runtime");
-    let idle = relay.left();
+    // Each connection is two open files, both of this process.
+    let files = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+    assert!(
+        files > 2 * CONNECTIONS as u64 + 200,
+        "{files} open files are too few for this test: raise the hard limit (ulimit -Hn)"
+    );
+    let idle = relay.idle();
     assert_eq!(idle.gauges, Left::NO_GAUGES);
     let mut memory = Vec::new();
     for round in 0..rounds {

@@ -1,6 +1,7 @@
 //! A relay on a runtime of its own, without a log: what is published goes straight to its index, as the log's publisher does after its
 //! acknowledgement.
 
+use std::io::{Read, Write};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -172,6 +173,25 @@ impl Relay {
             gauges,
             files: std::fs::read_dir("/proc/self/fd").map_or(0, Iterator::count),
             tasks: self.runtime.metrics().num_alive_tasks(),
+        }
+    }
+
+    /// What is there of a relay that has answered once, and has nothing to do: its own tasks have all begun.
+    pub(crate) fn idle(&self) -> Left {
+        let mut stream = std::net::TcpStream::connect(self.address()).expect("TCP");
+        let request = b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
+        stream.write_all(request).expect("a write");
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).expect("an answer");
+        drop(stream);
+        let mut before = self.left();
+        loop {
+            std::thread::sleep(Duration::from_millis(300));
+            let now = self.left();
+            if now == before {
+                return now;
+            }
+            before = now;
         }
     }
 
