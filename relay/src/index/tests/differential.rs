@@ -91,6 +91,12 @@ impl Pair {
         if counted != expected.len() as u64 {
             return Some(format!("{counted} are counted, not {}", expected.len()));
         }
+        let places = places(&mut query(), limits.time);
+        if places != expected {
+            return Some(format!(
+                "a reconciliation has {places:#?}, not {expected:#?}"
+            ));
+        }
         let all: Vec<Value> = filters.iter().map(unlimited).collect();
         let is_whole = answer(&there, &all) == expected;
         let has_room = filters.iter().zip(&all).all(|(filter, all)| {
@@ -133,6 +139,18 @@ fn count(query: &mut Query, time: Duration) -> u64 {
         events += batch.events;
         if batch.done {
             return events;
+        }
+    }
+}
+
+/// Ids of what a NEG-OPEN would reconcile.
+fn places(query: &mut Query, time: Duration) -> Vec<String> {
+    let mut ids = Vec::new();
+    loop {
+        let batch = query.place_batch(time).unwrap();
+        ids.extend(batch.places.iter().map(|(_, id)| hex::encode(id)));
+        if batch.done {
+            return ids;
         }
     }
 }
