@@ -53,15 +53,30 @@ struct Settings {
     config: Arc<RelayConfig>,
     rules: Arc<Rules>,
     lists: Arc<ListRules>,
-    address_rates: AddressRates,
+    address_rates: Arc<AddressRates>,
 }
 
 impl Settings {
     fn new(config: Arc<RelayConfig>) -> Self {
+        let address_rates = Arc::new(AddressRates::new(&config.limits));
+        Self::with(config, address_rates)
+    }
+
+    /// The settings that follow these. Full buckets for everyone would let a burst through with every reload, so an address keeps
+    /// its own unless their size or rate is what changed.
+    fn followed_by(&self, config: Arc<RelayConfig>) -> Self {
+        if self.address_rates.fit(&config.limits) {
+            Self::with(config, self.address_rates.clone())
+        } else {
+            Self::new(config)
+        }
+    }
+
+    fn with(config: Arc<RelayConfig>, address_rates: Arc<AddressRates>) -> Self {
         Self {
             rules: Arc::new(Rules::new(&config)),
             lists: Arc::new(ListRules::new(&config.admission)),
-            address_rates: AddressRates::new(&config.limits),
+            address_rates,
             config,
         }
     }
@@ -102,7 +117,8 @@ impl Admission {
     pub fn reconfigure(&self, config: Arc<RelayConfig>) {
         set_limit(&self.metrics, &config);
         self.share.reconfigure(&config);
-        self.settings.store(Arc::new(Settings::new(config)));
+        let next = self.settings.load().followed_by(config);
+        self.settings.store(Arc::new(next));
     }
 
     /// A place for one more connection of this address, or `None` if it has as many as it may.
