@@ -38,7 +38,8 @@ use crate::socket::{self, Connection, Timings};
 pub(crate) use certificate::CertificateMetrics;
 pub use certificate::{CertificateError, CertificateWatch};
 use door::{Door, SPARE_CONNECTIONS};
-pub(crate) use wire::{Tls, TlsMetrics};
+pub use wire::Tls;
+pub(crate) use wire::TlsMetrics;
 
 /// The subprotocol that some clients ask for; a client that asks for none, or for others, is served all the same.
 const SUBPROTOCOL: &str = "nostr";
@@ -96,7 +97,7 @@ pub(crate) fn raise_file_limit(max_connections: usize, metrics: &Metrics) {
 }
 
 /// Begins to accept connections; with TLS alone, if there is `tls`.
-pub(crate) fn serve(
+pub fn serve(
     listener: TcpListener,
     tls: Option<Tls>,
     services: Arc<Services>,

@@ -19,6 +19,8 @@ pub mod message;
 pub mod metrics;
 pub mod nip11;
 mod page;
+#[cfg(test)]
+mod plain;
 pub mod plugin;
 pub mod reload;
 pub mod server;

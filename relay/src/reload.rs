@@ -76,7 +76,7 @@ pub async fn watch(
 }
 
 /// Takes over what may change while running. Says whether anything did.
-fn on_change(path: &Path, config: &ArcSwap<RelayConfig>) -> bool {
+pub(crate) fn on_change(path: &Path, config: &ArcSwap<RelayConfig>) -> bool {
     let new = match load(path) {
         Ok(new) => new,
         Err(error) => {

@@ -1,5 +1,6 @@
 //! Drives the clients of `tests/interop/`: JSON lines over their pipes.
 
+use std::ffi::OsString;
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
@@ -21,6 +22,77 @@ pub enum Library {
     NostrTools,
     /// monstr under Python.
     Monstr,
+}
+
+impl Library {
+    fn interpreter(self) -> &'static str {
+        match self {
+            Library::NostrTools => "node",
+            Library::Monstr => "python3",
+        }
+    }
+
+    /// The client, without its arguments. None, with the reason in the report, when this machine lacks what it needs.
+    fn command(self, test: &str) -> Option<Command> {
+        let (variable, script) = match self {
+            Library::NostrTools => ("NIGHTJAR_INTEROP_NODE", "tests/interop/node/client.mjs"),
+            Library::Monstr => ("NIGHTJAR_INTEROP_PYTHON", "tests/interop/python/client.py"),
+        };
+        let installed = installed(variable, test)?;
+        let mut command = Command::new(self.interpreter());
+        command
+            .arg(root().join(script))
+            .env("PYTHONPATH", &installed)
+            .env(variable, &installed);
+        Some(command)
+    }
+}
+
+/// The folder that a variable of `cargo xtask test` names. None, with the reason in the report, if it names none.
+fn installed(variable: &str, test: &str) -> Option<OsString> {
+    let installed = std::env::var_os(variable);
+    if installed.is_none() {
+        let why = std::env::var(format!("{variable}_MISSING"))
+            .unwrap_or_else(|_| format!("{variable} is not set; run `cargo xtask test`"));
+        skipped(test, &why);
+    }
+    installed
+}
+
+/// A value to hold against one of the schemas of `@nostrability/schemata`, by its path there, such as `nips/nip-11`.
+pub struct Checked {
+    /// The schema's path.
+    pub schema: &'static str,
+    /// A message, or a document.
+    pub value: Value,
+}
+
+/// What the schemas say: for each value its faults, or null where there is no such schema. None, with the reason in the report,
+/// when this machine lacks what it needs.
+pub fn validate(values: &[Checked], test: &str) -> Option<Vec<Value>> {
+    const VARIABLE: &str = "NIGHTJAR_INTEROP_NODE";
+    let installed = installed(VARIABLE, test)?;
+    let mut child = Command::new("node")
+        .arg(root().join("tests/interop/node/validate.mjs"))
+        .env(VARIABLE, installed)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("node starts");
+    let mut stdin = child.stdin.take().expect("stdin is a pipe");
+    let lines: Vec<String> = values
+        .iter()
+        .map(|checked| json!([checked.schema, checked.value]).to_string())
+        .collect();
+    // It answers when it has read everything.
+    stdin
+        .write_all(lines.join("\n").as_bytes())
+        .expect("it reads");
+    drop(stdin);
+    let output = child.wait_with_output().expect("node ends");
+    assert!(output.status.success(), "{:?}", output.status);
+    let faults = serde_json::from_slice(&output.stdout).expect("a list");
+    Some(faults)
 }
 
 /// A running client with a key of its own, subscribed to its messages at one relay.
@@ -47,30 +119,9 @@ impl ForeignClient {
         relay: &str,
         test: &str,
     ) -> Option<ForeignClient> {
-        let (variable, interpreter, script) = match library {
-            Library::NostrTools => (
-                "NIGHTJAR_INTEROP_NODE",
-                "node",
-                "tests/interop/node/client.mjs",
-            ),
-            Library::Monstr => (
-                "NIGHTJAR_INTEROP_PYTHON",
-                "python3",
-                "tests/interop/python/client.py",
-            ),
-        };
-        let Some(installed) = std::env::var_os(variable) else {
-            let why = std::env::var(format!("{variable}_MISSING"))
-                .unwrap_or_else(|_| format!("{variable} is not set; run `cargo xtask test`"));
-            skipped(test, &why);
-            return None;
-        };
-        let mut command = Command::new(interpreter);
-        command
-            .arg(root().join(script))
-            .arg(relay)
-            .env("PYTHONPATH", &installed)
-            .env(variable, &installed);
+        let mut command = library.command(test)?;
+        let interpreter = library.interpreter();
+        command.arg(relay);
         command
             .env("PYTHONDONTWRITEBYTECODE", "1")
             .stdin(Stdio::piped())
@@ -111,9 +162,7 @@ impl ForeignClient {
 
     /// Sends a message and waits until the relay said OK.
     pub fn send(&mut self, to: &str, text: &str) {
-        writeln!(self.stdin, "{}", json!({"send": {"to": to, "text": text}}))
-            .expect("the client reads its commands");
-        self.next("sent");
+        self.command(&json!({"send": {"to": to, "text": text}}), "sent");
     }
 
     /// The next message received: sender (lowercase hex) and text.
@@ -123,24 +172,43 @@ impl ForeignClient {
         (text("from"), text("text"))
     }
 
-    /// Id and `created_at` of the wrap that the next message received came in; nostr-tools alone tells them.
+    /// Id and `created_at` of the wrap that the next message received came in.
     pub fn received_wrap(&mut self) -> Value {
         self.next("received")["wrap"].clone()
     }
 
+    /// Ids of the stored events that match a filter.
+    pub fn read(&mut self, filter: &Value) -> Value {
+        self.command(&json!({ "read": filter }), "read")["ids"].clone()
+    }
+
+    /// Publishes a note (kind 1) and answers with its id.
+    pub fn note(&mut self, text: &str) -> String {
+        let noted = self.command(&json!({ "note": text }), "noted");
+        noted["id"].as_str().expect("an id").to_owned()
+    }
+
+    /// Asks for the deletion of an event of some kind (NIP-09) and waits until the relay said OK.
+    pub fn delete(&mut self, id: &str, kind: u16) {
+        self.command(&json!({"delete": {"id": id, "kind": kind}}), "deleted");
+    }
+
     /// How many events match, by NIP-45; nostr-tools alone.
     pub fn count(&mut self, filters: &[Value]) -> Value {
-        writeln!(self.stdin, "{}", json!({ "count": filters }))
-            .expect("the client reads its commands");
-        self.next("counted")["count"].clone()
+        self.command(&json!({ "count": filters }), "counted")["count"].clone()
     }
 
     /// Reconciles a set of `[id, created_at]` by NIP-77: what the relay lacks (`have`) and what it has beside (`need`);
     /// nostr-tools alone.
     pub fn sync(&mut self, filter: &Value, events: &[Value]) -> Value {
         let command = json!({"sync": {"filter": filter, "events": events}});
+        self.command(&command, "synced")
+    }
+
+    /// Gives a command and waits for what the client says then.
+    fn command(&mut self, command: &Value, event: &str) -> Value {
         writeln!(self.stdin, "{command}").expect("the client reads its commands");
-        self.next("synced")
+        self.next(event)
     }
 
     /// A management call (NIP-86) to the relay at `url` (`http://`), authorized by NIP-98: HTTP status and answer; nostr-tools alone.

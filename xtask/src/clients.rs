@@ -10,7 +10,7 @@ use crate::cache;
 use crate::nats::{pip_install, python_with_pip};
 use crate::run::{on_path, root, run, say};
 
-/// Folder that holds `node_modules/` with nostr-tools and ws.
+/// Folder that holds `node_modules/` with nostr-tools, ws, schemata and ajv.
 pub(crate) fn node() -> Result<PathBuf> {
     let from = root().join("tests/interop/node");
     let files = ["package.json", "package-lock.json"];

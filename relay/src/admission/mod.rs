@@ -65,18 +65,25 @@ struct Settings {
     contact: ContactRules,
     trust: Option<Arc<TrustGate>>,
     lists: Arc<ListRules>,
-    address_rates: AddressRates,
+    address_rates: Arc<AddressRates>,
 }
 
 impl Settings {
+    /// The settings of a configuration that follows these. Full buckets for everyone would let a burst through with every reload, so an
+    /// address keeps its own unless their size or rate is what changed.
     fn new(config: Arc<RelayConfig>, before: Option<&Self>) -> Self {
         let trust_before = before.and_then(|settings| settings.trust.as_deref());
+        let rates_before = before.map(|settings| &settings.address_rates);
+        let address_rates = rates_before
+            .filter(|rates| rates.fit(&config.limits))
+            .cloned()
+            .unwrap_or_else(|| Arc::new(AddressRates::new(&config.limits)));
         Self {
             rules: Arc::new(Rules::new(&config)),
             contact: ContactRules::new(&config.admission.gift_wraps),
             trust: TrustGate::new(&config.admission.trust, trust_before),
             lists: Arc::new(ListRules::new(&config.admission)),
-            address_rates: AddressRates::new(&config.limits),
+            address_rates,
             config,
         }
     }

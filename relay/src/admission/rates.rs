@@ -88,16 +88,22 @@ fn wait(bucket: &DefaultDirectRateLimiter) -> Option<Duration> {
 #[derive(Debug)]
 pub(super) struct AddressRates {
     events: DefaultKeyedRateLimiter<AddressKey>,
+    /// What the buckets were made for.
+    quota: Quota,
 }
 
 impl AddressRates {
     pub(super) fn new(limits: &Limits) -> Self {
+        let quota = quota_per_address(limits);
         Self {
-            events: RateLimiter::keyed(quota(
-                limits.events_per_second_per_address,
-                limits.events_burst_per_address,
-            )),
+            events: RateLimiter::keyed(quota),
+            quota,
         }
+    }
+
+    /// Whether these buckets are the ones that `limits` ask for.
+    pub(super) fn fit(&self, limits: &Limits) -> bool {
+        self.quota == quota_per_address(limits)
     }
 
     pub(super) fn check_event(&self, address: &AddressKey) -> Result<(), Refusal> {
@@ -112,6 +118,13 @@ impl AddressRates {
         self.events.retain_recent();
         self.events.shrink_to_fit();
     }
+}
+
+fn quota_per_address(limits: &Limits) -> Quota {
+    quota(
+        limits.events_per_second_per_address,
+        limits.events_burst_per_address,
+    )
 }
 
 fn check(bucket: &DefaultDirectRateLimiter, rule: LimitRule, what: &str) -> Result<(), Refusal> {

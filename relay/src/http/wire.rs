@@ -67,7 +67,7 @@ impl TlsMetrics {
 
 /// What TLS connections are made with.
 #[derive(Clone)]
-pub(crate) struct Tls {
+pub struct Tls {
     acceptor: TlsAcceptor,
     turns: Arc<Semaphore>,
     metrics: TlsMetrics,

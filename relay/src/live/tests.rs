@@ -1,9 +1,10 @@
 //! Live delivery without sockets: once per subscription, whatever the sources and their order.
 
+mod differential;
+
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
-use proptest::prelude::*;
 use serde_json::json;
 
 use super::*;
@@ -126,69 +127,6 @@ async fn nothing_is_sent_after_the_end() {
     outbox.end(crate::metrics::Close::drain);
     assert!(matches!(outbox.next(1).await, Next::End(_)));
     assert_eq!(live.index_entries(), 0);
-}
-
-fn any_filter() -> impl Strategy<Value = serde_json::Value> {
-    let keys =
-        || proptest::collection::vec((0_u8..4).prop_map(|byte| hex::encode([byte; 32])), 0..3);
-    (
-        proptest::option::of(keys()),
-        proptest::option::of(keys()),
-        proptest::option::of(proptest::collection::vec(0_u16..4, 0..3)),
-        proptest::option::of(proptest::collection::vec("[xyz]", 0..3)),
-    )
-        .prop_map(|(ids, authors, kinds, topics)| {
-            let mut filter = json!({});
-            for (name, values) in [
-                ("ids", ids.map(|v| json!(v))),
-                ("authors", authors.map(|v| json!(v))),
-                ("kinds", kinds.map(|v| json!(v))),
-                ("#t", topics.map(|v| json!(v))),
-            ] {
-                if let Some(values) = values {
-                    filter[name] = values;
-                }
-            }
-            filter
-        })
-}
-
-proptest! {
-    /// The inverted index against asking every subscription.
-    #[test]
-    fn the_inverted_index_finds_whom_a_naive_search_finds(
-        subscriptions in proptest::collection::vec(proptest::collection::vec(any_filter(), 1..4), 1..12),
-        events in proptest::collection::vec((0_u8..4, 0_u16..4, "[xyz]"), 1..4),
-    ) {
-        let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
-        runtime.block_on(async {
-            let live = live();
-            let readers: Vec<(Vec<Filter>, Reader)> = subscriptions
-                .iter()
-                .map(|filters| {
-                    let filters: Vec<Filter> = filters.iter().map(filter).collect();
-                    (filters.clone(), Reader::open(&live, filters))
-                })
-                .collect();
-            let events: Vec<Arc<Event>> = events
-                .iter()
-                .zip(0_u8..)
-                .map(|((author, kind, topic), id)| event(id, *author, *kind, topic))
-                .collect();
-            for event in &events {
-                live.deliver(event, Source::Publisher);
-            }
-            for (filters, reader) in readers {
-                let expected: Vec<u8> = events
-                    .iter()
-                    .filter(|event| filters.iter().any(|filter| filter.matches(event)))
-                    .map(|event| event.id[0])
-                    .collect();
-                assert_eq!(reader.take().await, expected);
-            }
-            assert_eq!(live.index_entries(), 0);
-        });
-    }
 }
 
 /// Two deliveries at a time meet at the same subscription, each by many of its filters.

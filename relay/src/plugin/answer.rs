@@ -23,10 +23,10 @@ const PREFIXES: [(&str, EventResult); 9] = [
 
 /// What a program decided.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Verdict {
+pub enum Verdict {
     /// Go on.
     Accept,
-    /// Refuse, with this reason for the client: with a machine-readable prefix, at most [`MAX_REASON_BYTES`].
+    /// Refuse, with this reason for the client: with a machine-readable prefix, at most 512 bytes of it the program's.
     Reject(String),
     /// Say that all is well, and drop it.
     ShadowReject,
@@ -34,7 +34,7 @@ pub(super) enum Verdict {
 
 /// One line of a program.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Line {
+pub enum Line {
     /// An answer to the question of this id.
     Answer(String, Verdict),
     /// An answer that names a question, but says nothing that a program may say.
@@ -54,7 +54,7 @@ struct Answer<'a> {
 
 impl Line {
     /// Reads a line, with or without its line break.
-    pub(super) fn parse(line: &[u8]) -> Self {
+    pub fn parse(line: &[u8]) -> Self {
         let Ok(answer) = serde_json::from_slice::<Answer<'_>>(line) else {
             return Self::Nonsense;
         };

@@ -25,6 +25,7 @@ use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+pub use answer::{Line, Verdict};
 pub(crate) use keeper::Pace;
 pub use metrics::PluginMetrics;
 pub use question::Verb;
@@ -35,7 +36,6 @@ use crate::event::Event;
 use crate::filter::Filter;
 use crate::metrics::{PluginAnswer, PluginFailure, PluginName};
 use crate::visibility::Readers;
-use answer::Verdict;
 use keeper::{Keeper, Question};
 use metrics::OfPlugin;
 use question::Asker;

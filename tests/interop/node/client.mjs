@@ -1,6 +1,9 @@
 // A NIP-17 client made of unmodified nostr-tools. Speaks JSON lines: commands on stdin, what happens on stdout.
 //   node client.mjs RELAY         {"send":{"to":"<pubkey, hex>","text":"..."}}
 //                                 {"count":[<filter>...]}
+//                                 {"read":<filter>}
+//                                 {"note":"<text>"}
+//                                 {"delete":{"id":"<id, hex>","kind":<kind>}}
 //                                 {"sync":{"filter":<filter>,"events":[["<id, hex>",<created_at>]...]}}
 //                                 {"manage":{"url":"http://...","method":"...","params":[...]}}
 // The modules come from the folder in NIGHTJAR_INTEROP_NODE. The key is the one in NIGHTJAR_INTEROP_SECRET (hex), or made here.
@@ -50,6 +53,28 @@ function onWrap(wrap) {
   }
 }
 
+// Ids of what the relay has stored.
+function read(relay, filter) {
+  const ids = []
+  return new Promise((resolve, reject) => {
+    const reading = relay.subscribe([filter], {
+      onevent: event => ids.push(event.id),
+      oneose: () => {
+        resolve(ids)
+        reading.close()
+      },
+      onclose: reject,
+    })
+  })
+}
+
+// An event of this client's key.
+async function publish(relay, kind, tags, content) {
+  const event = finalizeEvent({ kind, created_at: Math.floor(Date.now() / 1000), tags, content }, secret)
+  await relay.publish(event)
+  return event.id
+}
+
 // Which of these events the relay lacks (have), and which it has beside them (need).
 function sync(relay, { filter, events }) {
   const storage = new NegentropyStorageVector()
@@ -79,9 +104,7 @@ async function main() {
   const relay = await Relay.connect(url)
   relay.onclose = () => fail('the relay closed the connection')
   await authenticate(relay)
-  await relay.publish(
-    finalizeEvent({ kind: 10050, created_at: Math.floor(Date.now() / 1000), tags: [['relay', url]], content: '' }, secret),
-  )
+  await publish(relay, 10050, [['relay', url]], '')
   await new Promise((resolve, reject) => {
     relay.subscribe([{ kinds: [1059], '#p': [pubkey] }], { onevent: onWrap, oneose: resolve, onclose: reject })
   })
@@ -91,6 +114,13 @@ async function main() {
     const command = JSON.parse(line)
     if (command.count) {
       say({ event: 'counted', count: await relay.count(command.count, {}) })
+    } else if (command.read) {
+      say({ event: 'read', ids: await read(relay, command.read) })
+    } else if (command.note) {
+      say({ event: 'noted', id: await publish(relay, 1, [], command.note) })
+    } else if (command.delete) {
+      const { id, kind } = command.delete
+      say({ event: 'deleted', id: await publish(relay, 5, [['e', id], ['k', String(kind)]], '') })
     } else if (command.sync) {
       say({ event: 'synced', ...(await sync(relay, command.sync)) })
     } else if (command.manage) {

@@ -1,8 +1,11 @@
 """A NIP-17 client made of unmodified monstr. Speaks JSON lines: commands on stdin, what happens on stdout.
 
     PYTHONPATH=<folder with monstr> python3 client.py RELAY     {"send":{"to":"<pubkey, hex>","text":"..."}}
+                                                                {"read":<filter>}
+                                                                {"note":"<text>"}
+                                                                {"delete":{"id":"<id, hex>","kind":<kind>}}
 
-The key is made here and never leaves.
+The key is made here and never leaves. monstr knows neither COUNT (NIP-45) nor NEG-OPEN (NIP-77).
 """
 import asyncio
 import json
@@ -15,6 +18,7 @@ from monstr.giftwrap import GiftWrap
 from monstr.signing.signing import BasicKeySigner
 
 KIND_DM_RELAYS = 10050
+KIND_DELETION = 5
 STEP_SECONDS = 20
 
 
@@ -43,7 +47,8 @@ class Waiting:
 async def unwrap_and_say(gift_wrap, wrap):
     try:
         rumor = await gift_wrap.unwrap(wrap)
-        say({"event": "received", "from": rumor.pub_key, "kind": rumor.kind, "text": rumor.content})
+        came_in = [wrap.id, wrap.created_at_ticks]
+        say({"event": "received", "from": rumor.pub_key, "kind": rumor.kind, "text": rumor.content, "wrap": came_in})
     except Exception as error:  # monstr raises many kinds
         say({"event": "error", "message": f"cannot unwrap: {error}"})
 
@@ -65,10 +70,14 @@ async def main(url):
     await client.wait_connect(STEP_SECONDS)
     await client.auth(signer, await asyncio.wait_for(challenged, STEP_SECONDS))
 
-    relays = Event(kind=KIND_DM_RELAYS, content="", tags=[["relay", url]], pub_key=pubkey)
-    await signer.sign_event(relays)
-    client.publish(relays)
-    await waiting.ok(relays.id)
+    async def publish(kind, tags, content):
+        event = Event(kind=kind, content=content, tags=tags, pub_key=pubkey)
+        await signer.sign_event(event)
+        client.publish(event)
+        await waiting.ok(event.id)
+        return event.id
+
+    await publish(KIND_DM_RELAYS, [["relay", url]], "")
 
     stored = asyncio.get_running_loop().create_future()
 
@@ -86,7 +95,20 @@ async def main(url):
     say({"event": "ready", "pubkey": pubkey})
 
     while line := await asyncio.to_thread(sys.stdin.readline):
-        send = json.loads(line)["send"]
+        command = json.loads(line)
+        if "read" in command:
+            events = await client.query(command["read"], timeout=STEP_SECONDS)
+            say({"event": "read", "ids": [event.id for event in events]})
+            continue
+        if "note" in command:
+            say({"event": "noted", "id": await publish(Event.KIND_TEXT_NOTE, [], command["note"])})
+            continue
+        if "delete" in command:
+            target = command["delete"]
+            tags = [["e", target["id"]], ["k", str(target["kind"])]]
+            say({"event": "deleted", "id": await publish(KIND_DELETION, tags, "")})
+            continue
+        send = command["send"]
         rumor = Event(kind=Event.KIND_RUMOUR, content=send["text"], tags=[["p", send["to"]]], pub_key=pubkey)
         wrap, _ = await gift_wrap.wrap(rumor, send["to"])
         client.publish(wrap)

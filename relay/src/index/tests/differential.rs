@@ -1,157 +1,124 @@
-//! The query engine against a slow and simple one, over random events and filters with few values, so that they meet.
-
-use proptest::prelude::*;
-use proptest::sample::{Index as Pick, select, subsequence};
+//! The query engine against the plainest one, over made-up events and filters; and what a query is promised between its batches.
 
 use super::*;
-use crate::visibility::may_read;
+use crate::plain::made_up::{self, LATER, MadeUp};
+use crate::plain::{Note, answer, may_read, rounds, stands};
 
-const AUTHORS: [PublicKey; 3] = [ALICE, BOB, CAROL];
-const KINDS: [u16; 6] = [0, 1, 5, 1059, 30_000, 62];
-const EVENTS: usize = 120;
+const EVENTS: usize = 80;
+/// Questions to one set of events.
+const QUESTIONS: u64 = 200;
 
-fn random_event(number: u64) -> impl Strategy<Value = Event> {
-    let recipient = select(&AUTHORS[..]);
-    let tags = prop::collection::vec(
-        (
-            select(&["t", "T", "d", "x"][..]),
-            select(&["a", "b", ""][..]),
-        ),
-        0..3,
-    );
-    let fields = (
-        select(&AUTHORS[..]),
-        0u64..12,
-        select(&KINDS[..]),
-        recipient,
-        tags,
-        prop::bool::weighted(0.1),
-    );
-    fields.prop_map(move |(author, time, kind, recipient, tags, expires)| {
-        let mut all: Vec<Value> = tags
+/// Who asks what and when, and how the answer is taken.
+#[derive(Debug)]
+struct Question {
+    filters: Vec<Value>,
+    readers: Vec<String>,
+    now_s: u64,
+    limits: BatchLimits,
+}
+
+impl Question {
+    fn made_up(made_up: &mut MadeUp) -> Question {
+        let slow = made_up.once_in(2);
+        Question {
+            filters: made_up.filters(),
+            readers: made_up.readers(),
+            now_s: made_up.one_of(&[made_up::NOW, LATER]),
+            limits: BatchLimits {
+                events: 1 + made_up.below(6),
+                bytes: usize::MAX,
+                time: Duration::from_secs(if slow { 1 } else { 0 }),
+            },
+        }
+    }
+}
+
+/// An index and the plainest relay, both with the same events.
+struct Pair {
+    bed: Bed,
+    /// What stands at [`made_up::NOW`], and [`LATER`].
+    standing: [Vec<Note>; 2],
+}
+
+impl Pair {
+    fn of(events: &[Value]) -> Pair {
+        let bed = Bed::new();
+        let parsed = events
             .iter()
-            .map(|(name, value)| json!([name, value]))
+            .map(|event| Event::parse(event.to_string().as_bytes()).unwrap());
+        let entries: Vec<LogEntry> = parsed
+            .zip(1..)
+            .map(|(event, seq)| entry(&event, seq))
             .collect();
-        match kind {
-            5 => all.push(json!(["k", if time % 2 == 0 { "1" } else { "1059" }])),
-            1 | 1059 => all.push(json!(["p", hex::encode(recipient)])),
-            _ => {}
-        }
-        if expires {
-            all.push(json!(["expiration", (NOW + time - 6).to_string()]));
-        }
-        // Vanishing at time 0 hides little, so that enough is left to find.
-        let time = if kind == 62 { 0 } else { time };
-        event(number, author, time, kind, json!(all))
-    })
-}
-
-fn maybe<T: std::fmt::Debug + Clone + 'static>(
-    value: impl Strategy<Value = T>,
-) -> impl Strategy<Value = Option<T>> {
-    prop::option::weighted(0.3, value)
-}
-
-fn random_filter() -> impl Strategy<Value = Value> {
-    let authors = subsequence(AUTHORS.to_vec(), 0..=3)
-        .prop_map(|keys| json!(keys.iter().map(hex::encode).collect::<Vec<_>>()));
-    let kinds = subsequence(KINDS.to_vec(), 0..=4).prop_map(|kinds| json!(kinds));
-    let ids = prop::collection::vec(any::<Pick>(), 0..6).prop_map(|picks| {
-        json!(
-            picks
-                .iter()
-                .map(|pick| hex_id(pick.index(EVENTS) as u64))
-                .collect::<Vec<_>>()
-        )
-    });
-    let values = || subsequence(vec!["a", "b", "", "c"], 0..=3).prop_map(|values| json!(values));
-    let people = subsequence(AUTHORS.to_vec(), 1..=2)
-        .prop_map(|keys| json!(keys.iter().map(hex::encode).collect::<Vec<_>>()));
-    let fields = (
-        prop::option::weighted(0.1, ids),
-        maybe(authors),
-        maybe(kinds),
-        maybe(values()),
-        maybe(values()),
-        prop::option::weighted(0.2, people),
-        maybe(0u64..12),
-        maybe(0u64..12),
-        maybe(0u64..20),
-    );
-    fields.prop_map(|(ids, authors, kinds, t, d, p, since, until, limit)| {
-        let mut filter = json!({});
-        let lists = [
-            ("ids", ids),
-            ("authors", authors),
-            ("kinds", kinds),
-            ("#t", t),
-            ("#d", d),
-            ("#p", p),
-        ];
-        for (name, value) in lists {
-            if let Some(value) = value {
-                filter[name] = value;
-            }
-        }
-        for (name, value) in [("since", since), ("until", until), ("limit", limit)] {
-            if let Some(value) = value {
-                filter[name] = json!(value);
-            }
-        }
-        filter
-    })
-}
-
-/// What the index should answer: every filter alone, then all of them together.
-fn naive(stored: &[Event], filters: &[Filter], readers: &Readers, now_s: u64) -> Vec<EventId> {
-    let mut visible: Vec<&Event> = stored
-        .iter()
-        .filter(|event| {
-            may_read(event, readers).is_some() && event.expiration().is_none_or(|time| time > now_s)
-        })
-        .collect();
-    visible.sort_by_key(|event| (std::cmp::Reverse(event.created_at), event.id));
-    let mut wanted: Vec<&Event> = Vec::new();
-    for filter in filters {
-        let matching = visible.iter().filter(|event| filter.matches(event));
-        wanted.extend(matching.take(filter.limit.unwrap_or(usize::MAX)));
+        bed.index.apply(&entries, &[], made_up::NOW - 100).unwrap();
+        let notes: Vec<Note> = events.iter().map(Note::of).collect();
+        let standing = [made_up::NOW, LATER].map(|now_s| {
+            let standing = notes.iter().filter(|note| stands(note, &notes, now_s));
+            standing.cloned().collect()
+        });
+        Pair { bed, standing }
     }
-    wanted.sort_by_key(|event| (std::cmp::Reverse(event.created_at), event.id));
-    wanted.dedup_by_key(|event| event.id);
-    wanted.iter().map(|event| event.id).collect()
-}
 
-/// The visible set by the rules, straight from their wording.
-fn survivors(events: &[Event], now_s: u64) -> Vec<Event> {
-    let beats = |one: &Event, other: &Event| {
-        one.created_at > other.created_at
-            || (one.created_at == other.created_at && one.id < other.id)
-    };
-    let is_hidden = |event: &Event| {
-        let superseded = event.coordinate().is_some()
-            && events
-                .iter()
-                .any(|other| other.coordinate() == event.coordinate() && beats(other, event));
-        let vanished = event.kind != 62
-            && events.iter().any(|other| {
-                let concerns = other.pubkey == event.pubkey
-                    || (event.kind == 1059 && event.recipients().any(|key| key == other.pubkey));
-                other.kind == 62 && concerns && other.created_at >= event.created_at
-            });
-        superseded || vanished || event.expiration().is_some_and(|time| time <= now_s)
-    };
-    events
-        .iter()
-        .filter(|event| !is_hidden(event))
-        .cloned()
-        .collect()
-}
+    /// In what the two differ.
+    fn difference(&self, question: &Question) -> Option<String> {
+        let Question {
+            filters,
+            readers,
+            now_s,
+            limits,
+        } = question;
+        let there = &self.standing[usize::from(*now_s == LATER)];
+        let there: Vec<&Note> = there
+            .iter()
+            .filter(|note| may_read(note, readers))
+            .collect();
+        let expected = answer(&there, filters);
+        let parsed: Vec<Filter> = filters.iter().map(filter).collect();
+        let keys: Readers = readers
+            .iter()
+            .map(|key| crate::event::parse_hex(key).unwrap())
+            .collect();
+        let query = || self.bed.index.query(&parsed, &keys, *now_s).unwrap();
 
-fn unlimited(filter: &Filter) -> Filter {
-    Filter {
-        limit: None,
-        ..filter.clone()
+        let ids: Vec<String> = drain(&mut query(), limits)
+            .iter()
+            .map(hex::encode)
+            .collect();
+        if ids != expected {
+            return Some(format!("a query gives {ids:#?}, not {expected:#?}"));
+        }
+        let counted = count(&mut query(), limits.time);
+        if counted != expected.len() as u64 {
+            return Some(format!("{counted} are counted, not {}", expected.len()));
+        }
+        let places = places(&mut query(), limits.time);
+        if places != expected {
+            return Some(format!(
+                "a reconciliation has {places:#?}, not {expected:#?}"
+            ));
+        }
+        let all: Vec<Value> = filters.iter().map(unlimited).collect();
+        let is_whole = answer(&there, &all) == expected;
+        let has_room = filters.iter().zip(&all).all(|(filter, all)| {
+            let matching = answer(&there, std::slice::from_ref(all)).len() as u64;
+            filter["limit"]
+                .as_u64()
+                .is_none_or(|limit| matching < limit)
+        });
+        let says = is_complete(&mut query());
+        if (says && !is_whole) || (!says && has_room) {
+            return Some(format!(
+                "the answer says of itself that it is complete: {says}"
+            ));
+        }
+        None
     }
+}
+
+fn unlimited(filter: &Value) -> Value {
+    let mut filter = filter.clone();
+    filter.as_object_mut().unwrap().remove("limit");
+    filter
 }
 
 /// Whether the whole answer says of itself that nothing was left out.
@@ -176,41 +143,42 @@ fn count(query: &mut Query, time: Duration) -> u64 {
     }
 }
 
-proptest! {
-    #![proptest_config(ProptestConfig { cases: 40, ..ProptestConfig::default() })]
-
-    #[test]
-    fn queries_answer_as_a_naive_engine_does(
-        events in (0..EVENTS as u64).map(random_event).collect::<Vec<_>>(),
-        questions in prop::collection::vec(
-            (prop::collection::vec(random_filter(), 1..4), subsequence(AUTHORS.to_vec(), 0..=2), 1usize..6, any::<bool>()),
-            100,
-        ),
-    ) {
-        let bed = Bed::new();
-        let entries: Vec<LogEntry> = events.iter().enumerate().map(|(seq, event)| entry(event, seq as u64 + 1)).collect();
-        bed.index.apply(&entries, &[], NOW - 100).unwrap();
-        let stored = survivors(&events, NOW - 100);
-        for (filters, readers, per_batch, hurried) in questions {
-            let filters: Vec<Filter> = filters.iter().map(filter).collect();
-            let readers: Readers = readers.into_iter().collect();
-            let time = if hurried { Duration::ZERO } else { Duration::from_secs(1) };
-            let limits = BatchLimits { events: per_batch, bytes: usize::MAX, time };
-            let mut query = bed.index.query(&filters, &readers, NOW).unwrap();
-            let expected = naive(&stored, &filters, &readers, NOW);
-            prop_assert_eq!(&drain(&mut query, &limits), &expected, "{:?} {:?}", filters, readers);
-            let everything = naive(&stored, &filters.iter().map(unlimited).collect::<Vec<_>>(), &readers, NOW);
-            let has_room = filters.iter().all(|filter| {
-                naive(&stored, &[unlimited(filter)], &readers, NOW).len() < filter.limit.unwrap_or(usize::MAX)
-            });
-            let complete = is_complete(&mut bed.index.query(&filters, &readers, NOW).unwrap());
-            prop_assert!(!complete || everything == expected, "{:?} {:?}", filters, readers);
-            prop_assert!(complete || !has_room, "{:?} {:?}", filters, readers);
-            let mut query = bed.index.query(&filters, &readers, NOW).unwrap();
-            prop_assert_eq!(count(&mut query, time), expected.len() as u64, "{:?} {:?}", filters, readers);
+/// Ids of what a NEG-OPEN would reconcile.
+fn places(query: &mut Query, time: Duration) -> Vec<String> {
+    let mut ids = Vec::new();
+    loop {
+        let batch = query.place_batch(time).unwrap();
+        ids.extend(batch.places.iter().map(|(_, id)| hex::encode(id)));
+        if batch.done {
+            return ids;
         }
-        prop_assert_eq!(bed.index.stats().unwrap().door_violations, 0);
     }
+}
+
+fn check_queries(seed: u64) -> Result<u64, String> {
+    let mut made_up = MadeUp::new(seed, EVENTS);
+    let events = made_up.events();
+    let pair = Pair::of(&events);
+    for _ in 0..QUESTIONS {
+        let question = Question::made_up(&mut made_up);
+        if pair.difference(&question).is_some() {
+            let fewest = rounds::fewest(&events, |fewer| {
+                Pair::of(fewer).difference(&question).is_some()
+            });
+            let what = Pair::of(&fewest).difference(&question);
+            let what = what.unwrap_or_default();
+            return Err(format!("{what}\nasked {question:#?}\nof {fewest:#?}"));
+        }
+    }
+    match pair.bed.index.stats().unwrap().door_violations {
+        0 => Ok(QUESTIONS),
+        violations => Err(format!("{violations} violations at the read door")),
+    }
+}
+
+#[test]
+fn queries_answer_as_the_plainest_relay_does() {
+    rounds::compare(100, check_queries);
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 mod arrivals;
 mod commute;
+mod converge;
 mod differential;
 mod folder;
 mod keyspaces;

@@ -201,6 +201,19 @@ impl Relay {
         adjust: impl FnOnce(&mut RelayConfig),
         timings: Timings,
     ) -> Self {
+        let workers = VerifierOptions {
+            threads: 1,
+            queue: 1000,
+        };
+        Self::start_with_workers(bounds, workers, adjust, timings).await
+    }
+
+    pub(super) async fn start_with_workers(
+        bounds: ReadBounds,
+        workers: VerifierOptions,
+        adjust: impl FnOnce(&mut RelayConfig),
+        timings: Timings,
+    ) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         let mut config = RelayConfig::from_yaml(CONFIG).expect("a configuration");
         adjust(&mut config);
@@ -223,14 +236,7 @@ impl Relay {
         let fleet = config.fleet.id;
         let keyring = Keyring::generate().expect("a key");
         let config = Arc::new(config);
-        let admission = Admission::new(
-            config.clone(),
-            VerifierOptions {
-                threads: 1,
-                queue: 1000,
-            },
-            metrics.clone(),
-        );
+        let admission = Admission::new(config.clone(), workers, metrics.clone());
         let mut counted = None;
         metrics.register(|registry| counted = Some(PluginMetrics::register(registry)));
         let counted = counted.expect("metrics of plugins");

@@ -8,7 +8,9 @@ use serde_json::json;
 use tokio_tungstenite::tungstenite::{Error, Message};
 
 use super::harness::{Relay, auth_event, event};
+use crate::admission::VerifierOptions;
 use crate::metrics::Close;
+use crate::session::ReadBounds;
 use crate::socket::Timings;
 
 #[tokio::test]
@@ -208,6 +210,38 @@ async fn events_under_way_are_bounded_in_bytes_and_wait_for_nobody() {
         json!(["OK", first.id.to_hex(), true, ""])
     );
     assert_eq!(client.publish(&second).await[2], true);
+    relay
+        .until("room is given back", |services| {
+            services.metrics.in_flight_publish_bytes.get() == 0
+        })
+        .await;
+}
+
+/// A queue without room is as good as a full one: nothing waits in memory for workers that cannot keep up.
+#[tokio::test]
+async fn events_and_auths_that_find_the_queue_of_the_workers_full_are_refused_and_told_so() {
+    let workers = VerifierOptions {
+        threads: 1,
+        queue: 0,
+    };
+    let relay =
+        Relay::start_with_workers(ReadBounds::default(), workers, |_| {}, Timings::default()).await;
+    let keys = Keys::generate();
+    let mut client = relay.client().await;
+    let note = event(&keys, 1, "hello", &[]);
+    for answer in [
+        client.publish(&note).await,
+        client.authenticate(&keys).await,
+    ] {
+        let text = answer[3].as_str().expect("a message");
+        assert!(
+            answer[2] == false && text.starts_with("rate-limited: "),
+            "{answer}"
+        );
+        assert!(text.contains("try again"), "{answer}");
+    }
+    assert_eq!(relay.publisher.published(), 0);
+    client.check_alive().await;
     relay
         .until("room is given back", |services| {
             services.metrics.in_flight_publish_bytes.get() == 0

@@ -24,6 +24,7 @@ mod plugin_writes;
 mod private_reads;
 mod publish;
 mod reconciliation;
+mod reload;
 mod subscriptions;
 mod tls;
 mod trust;

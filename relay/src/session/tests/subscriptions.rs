@@ -211,6 +211,74 @@ async fn nothing_is_doubled_or_missed_between_stored_and_live() {
     }
 }
 
+/// The two moments at which an event can come between the two halves of a REQ, one after the other and not by chance.
+#[tokio::test]
+async fn an_event_that_comes_between_the_live_and_the_stored_half_of_a_req_comes_once() {
+    let relay = Relay::start().await;
+    let keys = Keys::generate();
+    let mut client = relay.client().await;
+
+    // It is live already and its stored read has not begun: all threads of the readers are busy.
+    let (busy, free) = std::sync::mpsc::channel::<()>();
+    let free = std::sync::Arc::new(std::sync::Mutex::new(free));
+    let threads = relay.services.reads.free();
+    for _ in 0..threads {
+        let (reads, free) = (relay.services.reads.clone(), free.clone());
+        tokio::spawn(async move {
+            reads
+                .run(move || drop(free.lock().map(|free| free.recv())))
+                .await
+        });
+    }
+    relay
+        .until("no thread is free", |services| services.reads.free() == 0)
+        .await;
+    client.send(json!(["REQ", "s", {"kinds": [1]}])).await;
+    relay
+        .until("the subscription is open", |services| {
+            services.metrics.subscriptions.get() == 1
+        })
+        .await;
+    let between = event(&keys, 1, "before the stored read", &[]);
+    relay.publish(&[&between]).await;
+    for _ in 0..threads {
+        busy.send(()).expect("they wait");
+    }
+    let live = client.receive().await;
+    assert_eq!(
+        (&live[0], event_id(&live)),
+        (&json!("EVENT"), between.id.to_hex())
+    );
+    assert_eq!(client.receive().await[0], "EOSE", "and not once more");
+
+    // The stored read found it, and its live delivery comes after that.
+    let late = event(&keys, 1, "after the stored read", &[]);
+    let late_event = crate::event::Event::parse(json!(late).to_string().as_bytes());
+    let late_event = std::sync::Arc::new(late_event.expect("an event"));
+    let entry = crate::index::LogEntry {
+        content: late_event.clone().into(),
+        at: None,
+        log_time: crate::index::LogTime::Provisional(crate::session::unix_millis()),
+    };
+    let services = &relay.services;
+    services
+        .index
+        .apply(&[entry], &[], crate::session::unix_seconds())
+        .expect("it is applied");
+    let both = client.read("t", &[json!({"kinds": [1]})]).await;
+    assert_eq!(both.map(|ids| ids.len()), Ok(2));
+    services
+        .live
+        .deliver(&late_event, crate::live::Source::Consumer);
+    let live = client.receive().await;
+    assert_eq!(
+        (&live[1], event_id(&live)),
+        (&json!("s"), late.id.to_hex()),
+        "new to the first"
+    );
+    client.check_alive().await;
+}
+
 #[tokio::test]
 async fn a_read_is_refused_while_the_index_is_rebuilt() {
     let relay = Relay::start().await;
