@@ -15,4 +15,5 @@ pub mod programs;
 pub mod report;
 pub mod socket;
 pub mod wait;
+pub mod wire;
 pub mod yaml;

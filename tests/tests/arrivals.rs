@@ -3,18 +3,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use futures_util::{SinkExt, StreamExt};
 use nightjar_tests::event::{Person, Signed, now, wrap_at};
 use nightjar_tests::fleet::Fleet;
 use nightjar_tests::load::publish_steadily;
 use nightjar_tests::report::measured;
-use nightjar_tests::socket::ANSWER_LIMIT;
+use nightjar_tests::wire::Wire;
 use nightjar_tests::yaml;
 use rand::Rng;
 use serde_json::{Value, json};
-use tokio::net::TcpStream;
-use tokio_tungstenite::tungstenite::Message;
-use tokio_tungstenite::{MaybeTlsStream, WebSocketStream};
 
 const REGIONS: [&str; 3] = ["a", "b", "c"];
 const WRAPS: usize = 10_000;
@@ -31,28 +27,23 @@ struct Hopper {
     connections: usize,
 }
 
-/// One connection of it.
-struct Visit {
-    socket: WebSocketStream<MaybeTlsStream<TcpStream>>,
-    /// Nothing may come twice here.
-    here: BTreeSet<String>,
-}
-
 impl Hopper {
     /// Connects to a relay, asks for a page, listens for a moment if that was the last one, and is gone without a word. The error says
     /// why the relay did not serve.
     async fn visit(&mut self, relay: &str) -> Result<(), String> {
-        let mut visit = Visit::open(relay, &self.person).await?;
+        let mut wire = Wire::open_as(relay, &self.person).await?;
+        // Nothing may come twice on one connection.
+        let mut here = BTreeSet::new();
         self.connections += 1;
         let mut filter = json!({"kinds": [1059], "cursor": self.cursor});
         if !self.cursor.is_empty() {
             filter["limit"] = json!(rand::rng().random_range(1..2_000));
         }
-        visit.send(&json!(["REQ", "inbox", filter])).await?;
+        wire.send(&json!(["REQ", "inbox", filter])).await?;
         let moment = Duration::from_millis(rand::rng().random_range(0..150));
         let mut until = None;
         loop {
-            let next = visit.receive();
+            let next = wire.receive();
             let frame = match until {
                 None => next.await?,
                 Some(until) => match tokio::time::timeout_at(until, next).await {
@@ -61,7 +52,7 @@ impl Hopper {
                 },
             };
             match frame[0].as_str() {
-                Some("EVENT") => self.take(&mut visit.here, &frame),
+                Some("EVENT") => self.take(&mut here, &frame),
                 Some("EOSE") => {
                     let cursor = frame[3].as_str().ok_or("EOSE without a cursor")?;
                     cursor.clone_into(&mut self.cursor);
@@ -82,44 +73,6 @@ impl Hopper {
         *self.seen.entry(id).or_default() += 1;
         if let Some(cursor) = frame[3].as_str() {
             self.cursor = cursor.to_owned();
-        }
-    }
-}
-
-impl Visit {
-    async fn open(relay: &str, person: &Person) -> Result<Visit, String> {
-        let connected = tokio_tungstenite::connect_async(relay).await;
-        let (socket, _) = connected.map_err(|error| error.to_string())?;
-        let mut visit = Visit {
-            socket,
-            here: BTreeSet::new(),
-        };
-        let challenge = visit.receive().await?;
-        let auth = person.auth(relay, challenge[1].as_str().unwrap_or_default());
-        visit.send(&json!(["AUTH", auth.value()])).await?;
-        let answer = visit.receive().await?;
-        if answer[2] == true {
-            Ok(visit)
-        } else {
-            Err(answer.to_string())
-        }
-    }
-
-    async fn send(&mut self, message: &Value) -> Result<(), String> {
-        let sent = self.socket.send(Message::text(message.to_string())).await;
-        sent.map_err(|error| error.to_string())
-    }
-
-    async fn receive(&mut self) -> Result<Value, String> {
-        loop {
-            let next = tokio::time::timeout(ANSWER_LIMIT, self.socket.next()).await;
-            let message = next
-                .map_err(|_| "no frame".to_owned())?
-                .ok_or("the connection ended")?
-                .map_err(|error| error.to_string())?;
-            if let Message::Text(text) = message {
-                return serde_json::from_str(&text).map_err(|error| error.to_string());
-            }
         }
     }
 }
