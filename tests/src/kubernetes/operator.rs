@@ -1,6 +1,7 @@
 //! The operator of the tests: installed with Helm as a person does it, from the chart and the images of this clone.
 
 use std::path::PathBuf;
+use std::time::SystemTime;
 
 use serde_json::{Value, json};
 
@@ -231,11 +232,20 @@ impl Drop for Stalled {
     }
 }
 
-/// Writes of operators in the audit log from a byte on, as `verb resource namespace/name (code) from address`, without those of the Lease.
-pub fn writes_since(position: u64) -> Vec<String> {
+/// A moment in the audit log.
+#[derive(Debug, Clone, Copy)]
+pub struct AuditMark {
+    byte: u64,
+    at: SystemTime,
+}
+
+/// Writes of operators that the API server received after a moment, as `verb resource namespace/name (code) from address`, without those of the Lease.
+///
+/// A request stands in the log when it has ended: one that a stopped process had begun ends long after, by the API server's own limit.
+pub fn writes_since(mark: AuditMark) -> Vec<String> {
     use std::io::{Read, Seek, SeekFrom};
     let mut file = std::fs::File::open(audit_log()).expect("the audit log");
-    file.seek(SeekFrom::Start(position))
+    file.seek(SeekFrom::Start(mark.byte))
         .expect("a position in it");
     let mut lines = String::new();
     file.read_to_string(&mut lines)
@@ -245,6 +255,7 @@ pub fn writes_since(position: u64) -> Vec<String> {
         .lines()
         .filter_map(|line| serde_json::from_str::<Value>(line).ok())
         .filter(|entry| entry["user"]["username"] == user.as_str())
+        .filter(|entry| received(entry) >= mark.at)
         .filter(|entry| {
             let verb = text(&entry["verb"]);
             ["create", "update", "patch", "delete", "deletecollection"].contains(&verb.as_str())
@@ -266,9 +277,19 @@ pub fn writes_since(position: u64) -> Vec<String> {
         .collect()
 }
 
-/// How long the audit log is now, in bytes.
-pub fn audit_position() -> u64 {
-    std::fs::metadata(audit_log()).expect("the audit log").len()
+/// When the API server received the request of an entry.
+fn received(entry: &Value) -> SystemTime {
+    let text = text(&entry["requestReceivedTimestamp"]);
+    let at: jiff::Timestamp = text.parse().expect("the time of an audit entry");
+    at.into()
+}
+
+/// Now, in the audit log.
+pub fn audit_mark() -> AuditMark {
+    AuditMark {
+        byte: std::fs::metadata(audit_log()).expect("the audit log").len(),
+        at: SystemTime::now(),
+    }
 }
 
 fn audit_log() -> PathBuf {

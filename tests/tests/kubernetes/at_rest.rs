@@ -50,7 +50,7 @@ async fn the_operator_writes_nothing_beside_its_lease_and_stays_small() {
     );
     three.fleet.wait_calm(limits::HEALED).await;
 
-    let before = operator::audit_position();
+    let before = operator::audit_mark();
     let minutes = if std::env::var_os("NIGHTJAR_LONG").is_some() {
         10
     } else {
