@@ -12,7 +12,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout};
 
 use crate::plan::{Role, StreamKind, StreamPlan};
-use crate::streams::{Links, Login, RegionAdmin, StreamError, Watchdog};
+use crate::streams::{Links, Login, RegionAdmin, ServerLinks, ServerState, StreamError, Watchdog};
 
 /// Pause between two looks.
 const EVERY: Duration = Duration::from_secs(2);
@@ -347,6 +347,17 @@ fn not_connected(began: Instant, role: Role, error: &StreamError) -> RegionHealt
     }
 }
 
+/// What the servers of one cluster say. One that is there, and does not say in time that it is well, is asked once more: an answer that is
+/// late is no news.
+async fn ask(links: &Links) -> (Vec<ServerState>, Vec<String>, Vec<ServerLinks>) {
+    let (states, mut healthy, read) = tokio::join!(links.servers(), links.healthy(), links.read());
+    let is_well = |state: &ServerState| healthy.contains(&state.server);
+    if !states.iter().all(is_well) {
+        healthy.extend(links.healthy().await);
+    }
+    (states, healthy, read)
+}
+
 async fn look(
     connections: &mut Connections,
     orders: &Orders,
@@ -356,11 +367,7 @@ async fn look(
     let mut health = RegionHealth::new(began);
     let clusters = std::iter::once(&connections.servers).chain(connections.hubs.as_ref());
     let mut ids = BTreeMap::new();
-    let seen =
-        join_all(clusters.clone().map(|links| async move {
-            tokio::join!(links.servers(), links.healthy(), links.read())
-        }))
-        .await;
+    let seen = join_all(clusters.clone().map(ask)).await;
     for (states, healthy, links) in seen {
         for state in states {
             ids.insert(state.server.clone(), state.id);
