@@ -7,22 +7,16 @@
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use rand::TryRngCore;
-use rand::rngs::OsRng;
-use xaes_256_gcm::Nonce;
-use xaes_256_gcm::aead::AeadInOut;
 
-use crate::keyring::Keyring;
-use crate::name::{Class, FleetId, KeyEpoch, RegionName};
+use crate::keyring::{Keyring, Purpose};
+use crate::name::{Class, FleetId, RegionName};
 use crate::position::PositionVector;
+use crate::small::{self, HEADER_BYTES, NoRandom, NotOpened, TAG_BYTES, VERSION, take};
 use crate::stream::StreamName;
 
 /// Longest text of a cursor, in characters: some 2,000 streams.
 pub const MAX_CURSOR_CHARS: usize = 32 * 1024;
 
-const VERSION: u8 = 1;
-const NONCE_BYTES: usize = 24;
-const HEADER_BYTES: usize = 1 + 4 + NONCE_BYTES;
 /// Plaintexts are padded to a multiple of this, so that a cursor's length tells nothing of the log.
 const BLOCK_BYTES: usize = 128;
 
@@ -88,32 +82,16 @@ impl Cursor {
         let too_large = CursorSealError::TooLarge {
             streams: self.position.len(),
         };
-        let (epoch, cipher) = keyring.sealing_cursor_cipher();
-        let mut nonce = [0; NONCE_BYTES];
-        OsRng
-            .try_fill_bytes(&mut nonce)
-            .map_err(|_| CursorSealError::Random)?;
-        let mut bytes = Vec::with_capacity(HEADER_BYTES + 2 * BLOCK_BYTES);
-        bytes.push(VERSION);
-        bytes.extend(epoch.0.to_be_bytes());
-        bytes.extend(nonce);
-        self.write(&mut bytes).ok_or(too_large)?;
-        let plaintext = (bytes.len() - HEADER_BYTES).next_multiple_of(BLOCK_BYTES);
-        bytes.resize(HEADER_BYTES + plaintext, 0);
-        let (header, body) = bytes.split_at_mut(HEADER_BYTES);
-        let tag = cipher
-            .encrypt_inout_detached(
-                (&nonce).into(),
-                &associated_data(header, fleet),
-                body.into(),
-            )
-            .map_err(|_| too_large)?;
-        bytes.extend_from_slice(&tag);
-        let text = URL_SAFE_NO_PAD.encode(bytes);
-        if text.len() > MAX_CURSOR_CHARS {
+        let mut body = Vec::with_capacity(2 * BLOCK_BYTES);
+        self.write(&mut body).ok_or(too_large)?;
+        let padded = body.len().next_multiple_of(BLOCK_BYTES);
+        // Four characters stand for three bytes.
+        if (HEADER_BYTES + padded + TAG_BYTES).div_ceil(3) * 4 > MAX_CURSOR_CHARS {
             return Err(too_large);
         }
-        Ok(text)
+        let bytes = small::seal(keyring, Purpose::Cursor, &[fleet.as_bytes()], &body, padded)
+            .map_err(|NoRandom| CursorSealError::Random)?;
+        Ok(URL_SAFE_NO_PAD.encode(bytes))
     }
 
     /// Opens a cursor that a client presents.
@@ -124,21 +102,12 @@ impl Cursor {
         let bytes = URL_SAFE_NO_PAD
             .decode(text)
             .map_err(|_| CursorError::Foreign)?;
-        let (header, sealed) = bytes
-            .split_at_checked(HEADER_BYTES)
-            .ok_or(CursorError::Foreign)?;
-        if header[0] != VERSION {
-            return Err(CursorError::Version(header[0]));
-        }
-        let epoch = KeyEpoch(u32::from_be_bytes([
-            header[1], header[2], header[3], header[4],
-        ]));
-        let cipher = keyring.cursor_cipher(epoch).ok_or(CursorError::Key)?;
-        let nonce = <&Nonce>::try_from(&header[5..]).map_err(|_| CursorError::Foreign)?;
-        let mut plaintext = sealed.to_vec();
-        cipher
-            .decrypt_in_place(nonce, &associated_data(header, fleet), &mut plaintext)
-            .map_err(|_| CursorError::Foreign)?;
+        let plaintext = small::open(keyring, Purpose::Cursor, &[fleet.as_bytes()], &bytes)
+            .map_err(|error| match error {
+                NotOpened::Version(version) => CursorError::Version(version),
+                NotOpened::Key => CursorError::Key,
+                NotOpened::Foreign => CursorError::Foreign,
+            })?;
         Cursor::read(&plaintext).ok_or(CursorError::Foreign)
     }
 
@@ -200,11 +169,6 @@ impl Cursor {
     }
 }
 
-/// The clear header, then the fleet id.
-fn associated_data(header: &[u8], fleet: &FleetId) -> Vec<u8> {
-    [header, fleet.as_bytes()].concat()
-}
-
 fn class_number(class: Class) -> Option<u8> {
     match class {
         Class::Messages => Some(0),
@@ -219,12 +183,6 @@ fn class_of_number(number: u8) -> Option<Class> {
         1 => Some(Class::State),
         _ => None,
     }
-}
-
-fn take<const N: usize>(rest: &mut &[u8]) -> Option<[u8; N]> {
-    let (head, tail) = rest.split_first_chunk()?;
-    *rest = tail;
-    Some(*head)
 }
 
 fn write_leb128(bytes: &mut Vec<u8>, mut value: u64) {

@@ -130,6 +130,22 @@ impl EpochKey {
             secret,
         }
     }
+
+    fn cipher_of(&self, purpose: Purpose) -> &Xaes256Gcm {
+        match purpose {
+            Purpose::Cursor => &self.cursor_cipher,
+            Purpose::Spending => &self.spending_cipher,
+        }
+    }
+}
+
+/// What a key is derived for, beside envelopes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Purpose {
+    /// Cursors.
+    Cursor,
+    /// What relays tell each other of the budgets of keys.
+    Spending,
 }
 
 /// The fleet's keys. Cheap to clone; keys are wiped from memory with the last clone; `Debug` shows epochs and states only.
@@ -245,26 +261,15 @@ impl Keyring {
             .map(|key| key.as_ref().map(|key| &key.cipher))
     }
 
-    /// The cipher of an epoch's cursors, and that epoch: the one that seals.
-    pub(crate) fn sealing_cursor_cipher(&self) -> (KeyEpoch, &Xaes256Gcm) {
-        (self.seal, &self.sealing.cursor_cipher)
+    /// The cipher of a purpose under the epoch that seals, and that epoch.
+    pub(crate) fn sealing_cipher_of(&self, purpose: Purpose) -> (KeyEpoch, &Xaes256Gcm) {
+        (self.seal, self.sealing.cipher_of(purpose))
     }
 
-    /// The cipher of an epoch's cursors, if the epoch is known and not destroyed.
-    pub(crate) fn cursor_cipher(&self, epoch: KeyEpoch) -> Option<&Xaes256Gcm> {
+    /// The cipher of a purpose under an epoch, if that is known and not destroyed.
+    pub(crate) fn cipher_of(&self, purpose: Purpose, epoch: KeyEpoch) -> Option<&Xaes256Gcm> {
         let key = self.open.get(&epoch)?.as_ref()?;
-        Some(&key.cursor_cipher)
-    }
-
-    /// The same for what relays tell each other of budgets.
-    pub(crate) fn sealing_spending_cipher(&self) -> (KeyEpoch, &Xaes256Gcm) {
-        (self.seal, &self.sealing.spending_cipher)
-    }
-
-    /// As [`Keyring::cursor_cipher`].
-    pub(crate) fn spending_cipher(&self, epoch: KeyEpoch) -> Option<&Xaes256Gcm> {
-        let key = self.open.get(&epoch)?.as_ref()?;
-        Some(&key.spending_cipher)
+        Some(key.cipher_of(purpose))
     }
 
     fn with(

@@ -10,6 +10,7 @@ mod position;
 mod route;
 mod seal;
 mod size;
+mod small;
 mod spending;
 mod stream;
 

@@ -6,21 +6,13 @@
 
 use std::fmt;
 
-use rand::TryRngCore;
-use rand::rngs::OsRng;
-use xaes_256_gcm::Nonce;
-use xaes_256_gcm::aead::AeadInOut;
-
-use crate::keyring::Keyring;
-use crate::name::{Class, FleetId, KeyEpoch, RegionName};
+use crate::keyring::{Keyring, Purpose};
+use crate::name::{Class, FleetId, RegionName};
+use crate::small::{self, HEADER_BYTES, NoRandom, NotOpened, TAG_BYTES, VERSION, take};
 
 /// Most keys in one message.
 pub const MAX_SPENDING_KEYS: usize = 1_000;
 
-const VERSION: u8 = 1;
-const NONCE_BYTES: usize = 24;
-const HEADER_BYTES: usize = 1 + 4 + NONCE_BYTES;
-const TAG_BYTES: usize = 16;
 /// Plaintext ahead of the keys.
 const PREFIX_BYTES: usize = 8 + 16 + 8 + 2;
 const ENTRY_BYTES: usize = 32 + 4;
@@ -109,37 +101,21 @@ impl Spending {
             .ok()
             .filter(|_| keys <= MAX_SPENDING_KEYS)
             .ok_or(SpendingError::TooMany { keys })?;
-        let mut nonce = [0; NONCE_BYTES];
-        OsRng
-            .try_fill_bytes(&mut nonce)
-            .map_err(|_| SpendingError::Random)?;
-        let (epoch, cipher) = keyring.sealing_spending_cipher();
-        let plaintext = (PREFIX_BYTES + keys * ENTRY_BYTES)
+        let padded = (PREFIX_BYTES + keys * ENTRY_BYTES)
             .next_power_of_two()
             .max(LEAST_BYTES);
-        let mut bytes = Vec::with_capacity(HEADER_BYTES + plaintext + TAG_BYTES);
-        bytes.push(VERSION);
-        bytes.extend(epoch.0.to_be_bytes());
-        bytes.extend(nonce);
-        bytes.extend(self.sent_ms.to_be_bytes());
-        bytes.extend(self.sender);
-        bytes.extend(self.serial.to_be_bytes());
-        bytes.extend(count.to_be_bytes());
+        let mut body = Vec::with_capacity(padded);
+        body.extend(self.sent_ms.to_be_bytes());
+        body.extend(self.sender);
+        body.extend(self.serial.to_be_bytes());
+        body.extend(count.to_be_bytes());
         for (key, events) in &self.spent {
-            bytes.extend(key);
-            bytes.extend(events.to_be_bytes());
+            body.extend(key);
+            body.extend(events.to_be_bytes());
         }
-        bytes.resize(HEADER_BYTES + plaintext, 0);
-        let (header, body) = bytes.split_at_mut(HEADER_BYTES);
-        let tag = cipher
-            .encrypt_inout_detached(
-                (&nonce).into(),
-                &associated_data(header, fleet, region),
-                body.into(),
-            )
-            .map_err(|_| SpendingError::TooMany { keys })?;
-        bytes.extend_from_slice(&tag);
-        Ok(bytes)
+        let bound_to = [&fleet.as_bytes()[..], region.as_str().as_bytes()];
+        small::seal(keyring, Purpose::Spending, &bound_to, &body, padded)
+            .map_err(|NoRandom| SpendingError::Random)
     }
 
     /// Opens a message that came under the subject of this region.
@@ -149,26 +125,17 @@ impl Spending {
         region: &RegionName,
         bytes: &[u8],
     ) -> Result<Self, SpendingError> {
-        let (header, sealed) = bytes
-            .split_at_checked(HEADER_BYTES)
-            .filter(|(_, sealed)| sealed.len() <= MOST_BYTES + TAG_BYTES)
-            .ok_or(SpendingError::Foreign)?;
-        if header[0] != VERSION {
-            return Err(SpendingError::Version(header[0]));
+        if bytes.len() > HEADER_BYTES + MOST_BYTES + TAG_BYTES {
+            return Err(SpendingError::Foreign);
         }
-        let epoch = KeyEpoch(u32::from_be_bytes([
-            header[1], header[2], header[3], header[4],
-        ]));
-        let cipher = keyring.spending_cipher(epoch).ok_or(SpendingError::Key)?;
-        let nonce = <&Nonce>::try_from(&header[5..]).map_err(|_| SpendingError::Foreign)?;
-        let mut plaintext = sealed.to_vec();
-        cipher
-            .decrypt_in_place(
-                nonce,
-                &associated_data(header, fleet, region),
-                &mut plaintext,
-            )
-            .map_err(|_| SpendingError::Foreign)?;
+        let bound_to = [&fleet.as_bytes()[..], region.as_str().as_bytes()];
+        let plaintext = small::open(keyring, Purpose::Spending, &bound_to, bytes).map_err(
+            |error| match error {
+                NotOpened::Version(version) => SpendingError::Version(version),
+                NotOpened::Key => SpendingError::Key,
+                NotOpened::Foreign => SpendingError::Foreign,
+            },
+        )?;
         Self::read(&plaintext).ok_or(SpendingError::Foreign)
     }
 
@@ -191,17 +158,6 @@ impl Spending {
             spent,
         })
     }
-}
-
-/// The clear header, the fleet id, and the region, which is the last.
-fn associated_data(header: &[u8], fleet: &FleetId, region: &RegionName) -> Vec<u8> {
-    [header, fleet.as_bytes(), region.as_str().as_bytes()].concat()
-}
-
-fn take<const N: usize>(rest: &mut &[u8]) -> Option<[u8; N]> {
-    let (head, tail) = rest.split_first_chunk()?;
-    *rest = tail;
-    Some(*head)
 }
 
 #[cfg(test)]

@@ -1,9 +1,7 @@
 //! The arrival cursor as a relay gives and takes it: `docs/proposals/0001-arrival-cursor.md`.
 
-use std::sync::Arc;
-
 use bytes::Bytes;
-use nightjar_envelope::{Cursor, CursorError, FleetId, PositionVector, ReaderTag};
+use nightjar_envelope::{Cursor, CursorError, FleetId, PositionVector, ReaderTag, StreamName};
 use thiserror::Error;
 
 use crate::log::Keys;
@@ -32,9 +30,9 @@ pub enum CursorRefusal {
         /// How long messages are kept, in seconds.
         retention_s: u64,
     },
-    /// Somebody has authenticated who had not when it was made: their private messages were not sent then.
+    /// Somebody has authenticated of whose private messages it does not speak: they were not sent then.
     #[error(
-        "invalid: cursor: it was made before one of the keys of this connection had authenticated; begin again with an empty cursor"
+        "invalid: cursor: it does not speak of the private messages of every key of this connection; begin again with an empty cursor"
     )]
     Readers,
     /// The filters of one REQ do not agree.
@@ -49,6 +47,7 @@ pub enum CursorRefusal {
 #[derive(Clone, Debug)]
 pub struct Resume {
     cursors: Cursors,
+    /// Of whose private messages the next cursor speaks.
     readers: Vec<ReaderTag>,
     /// Where to go on; none: a cursor is wanted for the first time.
     after: Option<PositionVector>,
@@ -62,7 +61,8 @@ impl Cursors {
 
     /// Takes the `cursor` of a REQ: a text that this fleet made, or nothing, to get one.
     ///
-    /// `is_private`: gift wraps may match, so that it matters who had authenticated when the cursor was made.
+    /// `is_private`: gift wraps may match. Only then does the next cursor speak of the private messages of who has authenticated, and only
+    /// where this one does.
     pub fn take(
         &self,
         text: &str,
@@ -71,8 +71,11 @@ impl Cursors {
         retention_s: u64,
         now_s: u64,
     ) -> Result<Resume, CursorRefusal> {
-        let tags: Vec<ReaderTag> = readers.iter().map(Cursor::reader_tag).collect();
+        let mut tags: Vec<ReaderTag> = readers.iter().map(Cursor::reader_tag).collect();
         let after = if text.is_empty() {
+            if !is_private {
+                tags.clear();
+            }
             None
         } else {
             let keyring = self.keys.current().ok_or(CursorRefusal::NoKeys)?;
@@ -84,6 +87,7 @@ impl Cursors {
             if is_private && !tags.iter().all(|tag| cursor.readers.contains(tag)) {
                 return Err(CursorRefusal::Readers);
             }
+            tags.retain(|tag| cursor.readers.contains(tag));
             Some(cursor.position)
         };
         Ok(Resume {
@@ -101,7 +105,7 @@ impl Resume {
     }
 
     /// Whether an event at this place of the log was sent before: another relay was further than this one.
-    pub fn was_sent(&self, stream: &nightjar_envelope::StreamName, seq: u64) -> bool {
+    pub fn was_sent(&self, stream: &StreamName, seq: u64) -> bool {
         self.after
             .as_ref()
             .is_some_and(|after| seq <= after.get(stream))
@@ -109,7 +113,7 @@ impl Resume {
 
     /// A cursor at this position; none while there are no keys.
     pub fn cursor(&self, position: PositionVector, now_s: u64) -> Option<String> {
-        let keyring: Arc<_> = self.cursors.keys.current()?;
+        let keyring = self.cursors.keys.current()?;
         let cursor = Cursor {
             position,
             issued_s: now_s,

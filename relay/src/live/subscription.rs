@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, LazyLock, Mutex, MutexGuard, OnceLock, PoisonError};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
@@ -14,6 +14,7 @@ use crate::cursor::{Resume, beside};
 use crate::event::{Event, EventId};
 use crate::filter::Filter;
 use crate::index::{Batch, Found};
+use crate::log::now_s;
 use crate::message;
 use crate::session::outbox::Outbox;
 use crate::visibility::{Permit, Readers};
@@ -232,11 +233,6 @@ impl Subscription {
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-fn now_s() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH);
-    since.map_or(0, |since| since.as_secs())
 }
 
 /// 64 bits of an id under a key of this process, so that nobody can make two ids collide.

@@ -152,7 +152,7 @@ closed_label!(
         neg,
         /// A stored event at output. Must stay 0: the index reads only the keyspaces of the reader.
         stored,
-        /// A REQ with a cursor from before one of its readers had authenticated.
+        /// A REQ with a cursor that does not speak of the private messages of one of its readers.
         arrival,
         /// A live event that matched a subscription whose reader may not see it.
         live,

@@ -229,11 +229,19 @@ async fn a_cursor_from_before_an_auth_does_not_hide_private_messages() {
     client.authenticate(&bob).await;
     let reason = refusal(&mut client, &[json!({"cursor": everything.cursor})]).await;
     assert!(
-        reason.contains("before one of the keys of this connection had authenticated"),
+        reason.contains("does not speak of the private messages of every key"),
         "{reason}"
     );
     let notes = json!({"kinds": [1]});
-    assert!(resume(&mut client, notes, &public.cursor).await.finished);
+    let notes = resume(&mut client, notes, &public.cursor).await;
+    assert!(notes.finished);
+    // Whoever asked for notes alone was sent no gift wrap, whoever they are.
+    let fresh = begin(&mut client, json!({"kinds": [1]})).await;
+    for cursor in [notes.cursor, fresh.cursor] {
+        let wraps = json!({"kinds": [1059], "cursor": cursor});
+        let reason = refusal(&mut client, &[wraps]).await;
+        assert!(reason.starts_with("invalid: cursor:"), "{reason}");
+    }
 
     let both = relay.authenticated(&[&bob, &carol]).await;
     let mut both = both;

@@ -10,7 +10,7 @@ use rustix::process::{Pid, test_kill_process};
 use serde_json::json;
 
 use super::harness::{Client, Relay, SOON, event};
-use super::plugin_program::{ACCEPT, script, script_with, writing_under};
+use super::plugin_program::{ACCEPT, script, script_with, send_many, writing_under};
 
 const FAILS_CLOSED: &str = "error: the write policy does not answer, try again later";
 
@@ -247,14 +247,8 @@ done"#;
         ..script(wild)
     })
     .await;
-    let keys = Keys::generate();
     let mut client = relay.client().await;
-    let mut expected = BTreeSet::new();
-    for number in 0..200 {
-        let sent = event(&keys, 1, &number.to_string(), &[]);
-        expected.insert(sent.id.to_hex());
-        client.send(json!(["EVENT", sent])).await;
-    }
+    let expected = send_many(&mut client, 200).await;
     let (mut answered, mut accepted) = (BTreeSet::new(), 0);
     for _ in 0..200 {
         let answer = client.receive().await;

@@ -1,10 +1,13 @@
 //! Small policy programs for tests, as shell scripts: no interpreter but `sh` is needed, and every fault is easy to write.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use nightjar_config::Plugin;
+use nostr::key::Keys;
+use serde_json::json;
 
-use super::harness::Relay;
+use super::harness::{Client, Relay, event};
 use crate::socket::Timings;
 
 /// Before every script: `$id` of a line, and ways to answer it.
@@ -35,6 +38,18 @@ pub(super) fn script_with(text: &str, variable: &str, path: &Path) -> Plugin {
         environment: [(variable.to_owned(), value)].into(),
         ..script(text)
     }
+}
+
+/// Sends notes without waiting for answers; their ids.
+pub(super) async fn send_many(client: &mut Client, count: usize) -> BTreeSet<String> {
+    let keys = Keys::generate();
+    let mut ids = BTreeSet::new();
+    for number in 0..count {
+        let sent = event(&keys, 1, &number.to_string(), &[]);
+        ids.insert(sent.id.to_hex());
+        client.send(json!(["EVENT", sent])).await;
+    }
+    ids
 }
 
 /// A relay with a write policy.

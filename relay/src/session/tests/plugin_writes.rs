@@ -7,7 +7,7 @@ use nostr::key::Keys;
 use serde_json::{Value, json};
 
 use super::harness::{Relay, event, wrap};
-use super::plugin_program::{ACCEPT, script, script_with, writing_under};
+use super::plugin_program::{ACCEPT, script, script_with, send_many, writing_under};
 use crate::nip11::Document;
 
 /// Decides by the content.
@@ -116,14 +116,8 @@ while next; do accept; done"#;
         ..script(backwards)
     })
     .await;
-    let keys = Keys::generate();
     let mut client = relay.client().await;
-    let mut expected = BTreeSet::new();
-    for number in 0..200 {
-        let sent = event(&keys, 1, &number.to_string(), &[]);
-        expected.insert(sent.id.to_hex());
-        client.send(json!(["EVENT", sent])).await;
-    }
+    let expected = send_many(&mut client, 200).await;
     let mut answered = BTreeSet::new();
     for _ in 0..200 {
         let answer = client.receive().await;
