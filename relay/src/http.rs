@@ -37,6 +37,7 @@ use crate::session::{Services, Session};
 use crate::socket::{self, Connection, Timings};
 pub(crate) use certificate::CertificateMetrics;
 pub use certificate::{CertificateError, CertificateWatch};
+use client_address::client_address;
 use door::{Door, SPARE_CONNECTIONS};
 pub use wire::Tls;
 pub(crate) use wire::TlsMetrics;
@@ -177,7 +178,8 @@ async fn on_request(
     upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
     body: Body,
 ) -> Response {
-    let is_managed = api::is_offered(&shared.services.config.load());
+    let config = shared.services.config.load_full();
+    let is_managed = api::is_offered(&config);
     if method == Method::OPTIONS {
         let response = with_cors(StatusCode::NO_CONTENT.into_response());
         return if is_managed {
@@ -194,7 +196,7 @@ async fn on_request(
         }
         Err(_) if method == Method::POST && is_managed => {
             let request = HttpRequest {
-                address: peer.address,
+                address: client_address(peer.address, &headers, &config.trusted_proxies),
                 method,
                 uri,
                 headers,
@@ -341,7 +343,7 @@ fn on_upgrade(
         let text = "this relay has as many connections as it may\n";
         return refuse(Handshake::relay_full, StatusCode::SERVICE_UNAVAILABLE, text);
     }
-    let address = client_address::client_address(peer.address, headers, &config.trusted_proxies);
+    let address = client_address(peer.address, headers, &config.trusted_proxies);
     let Some(admission) = services.admission.admit_connection(address) else {
         let text = "too many connections from this address\n";
         return refuse(Handshake::address_full, StatusCode::TOO_MANY_REQUESTS, text);

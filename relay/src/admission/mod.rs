@@ -211,7 +211,7 @@ impl Admission {
         self.counted(connection.rates.check_auth())
     }
 
-    /// A token for a management call, charged before its signature is looked at. A proxy's clients count as one address.
+    /// A token for a management call, charged before its signature is looked at.
     pub fn admit_call(&self, address: std::net::IpAddr) -> Result<(), Refusal> {
         let settings = self.settings.load();
         let key = self.addresses.key(address);

@@ -31,6 +31,7 @@ const BY_CONFIGURATION: &str = "in the fleet's configuration";
 
 /// One HTTP request.
 pub(crate) struct HttpRequest {
+    /// Of the client, also behind a trusted proxy.
     pub(crate) address: IpAddr,
     pub(crate) method: Method,
     pub(crate) uri: Uri,

@@ -7,7 +7,8 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
 use super::calls::{
-    Answer, Call, URL, auth, body_of, call, call_at, header_of, managed_by, managed_with, signed,
+    Answer, Call, URL, auth, body_of, call, call_at, header_of, http, managed_by, managed_with,
+    signed,
 };
 use super::harness::{Relay, event};
 use crate::http_auth::BASE64;
@@ -274,4 +275,25 @@ async fn a_relay_that_rebuilds_its_index_answers_no_call() {
     let answer = client.publish(&event(&admin, 7, "+", &[])).await;
     assert_eq!(answer[3], "blocked: kind 7 is not taken here");
     assert_eq!(relay.publisher.published(), 0);
+}
+
+/// Whoever shares a proxy with an administrator cannot use up the administrator's calls.
+#[tokio::test]
+async fn calls_behind_a_trusted_proxy_count_for_the_client_that_it_names() {
+    let relay = managed_with(&Keys::generate(), |config| {
+        config.trusted_proxies = vec!["127.0.0.0/8".parse().expect("a network")];
+        config.limits.events_burst_per_address = 1;
+        config.limits.events_per_second_per_address = 0.001;
+    })
+    .await;
+    let status_from = async |client: &str| {
+        let request = format!(
+            "POST / HTTP/1.1\r\nHost: x\r\nX-Forwarded-For: {client}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+        );
+        let answer = http(&relay, &request).await;
+        answer.split(' ').nth(1).expect("a status").to_owned()
+    };
+    assert_eq!(status_from("192.0.2.1").await, "415", "no call, but heard");
+    assert_eq!(status_from("192.0.2.1").await, "429");
+    assert_eq!(status_from("192.0.2.2").await, "415");
 }
