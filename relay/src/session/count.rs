@@ -13,7 +13,7 @@ use serde_json::value::RawValue;
 use tokio::sync::Semaphore;
 use tracing::Instrument;
 
-use super::open::{self, Count, SharedOpen};
+use super::open::{self, SharedOpen, Unanswered};
 use super::outbox::Outbox;
 use super::read::{Ended, ReadBounds, value_count};
 use super::{Services, Session, unix_seconds};
@@ -53,7 +53,7 @@ impl Session {
         // Spawned under the lock: a count that ends at once must find its entry.
         let span = tracing::debug_span!("session", verb = "COUNT", filters = filters.len());
         let task = tokio::spawn(counting.run(filters, readers).instrument(span)).abort_handle();
-        let count = Count {
+        let count = Unanswered {
             task,
             values,
             serial,

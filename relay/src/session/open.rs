@@ -26,8 +26,8 @@ impl Drop for Entry {
     }
 }
 
-/// One REQ that waits for the read policy. Given up when dropped.
-pub(super) struct Asking {
+/// One question that has not been answered: a COUNT, or a REQ that waits for the read policy. Given up when dropped.
+pub(super) struct Unanswered {
     pub(super) task: AbortHandle,
     /// Values in its filters.
     pub(super) values: usize,
@@ -35,22 +35,7 @@ pub(super) struct Asking {
     pub(super) serial: u64,
 }
 
-impl Drop for Asking {
-    fn drop(&mut self) {
-        self.task.abort();
-    }
-}
-
-/// One COUNT that has not been answered. Given up when dropped.
-pub(super) struct Count {
-    pub(super) task: AbortHandle,
-    /// Values in its filters.
-    pub(super) values: usize,
-    /// Tells it from others that had its id.
-    pub(super) serial: u64,
-}
-
-impl Drop for Count {
+impl Drop for Unanswered {
     fn drop(&mut self) {
         self.task.abort();
     }
@@ -83,7 +68,7 @@ pub(super) enum Subscribed {
     /// A subscription.
     Open(#[allow(dead_code, reason = "held for its drop")] Entry),
     /// A question to the read policy.
-    Asking(#[allow(dead_code, reason = "held for its drop")] Asking),
+    Asking(#[allow(dead_code, reason = "held for its drop")] Unanswered),
 }
 
 /// Everything open on one connection, by the ids that the client chose. Subscriptions, counts and reconciliations do not
@@ -92,8 +77,8 @@ pub(super) enum Subscribed {
 pub(super) struct Open {
     pub(super) subscriptions: HashMap<String, Entry>,
     /// REQs that are no subscriptions yet; of one id there is one or the other.
-    pub(super) asking: HashMap<String, Asking>,
-    pub(super) counts: HashMap<String, Count>,
+    pub(super) asking: HashMap<String, Unanswered>,
+    pub(super) counts: HashMap<String, Unanswered>,
     pub(super) syncs: HashMap<String, OpenSync>,
     serial: u64,
 }
@@ -130,7 +115,7 @@ impl Open {
     }
 
     /// Takes out the REQ of this id, if it still is this one and waits.
-    pub(super) fn take_asking(&mut self, id: &str, serial: u64) -> Option<Asking> {
+    pub(super) fn take_asking(&mut self, id: &str, serial: u64) -> Option<Unanswered> {
         let is_this = self
             .asking
             .get(id)

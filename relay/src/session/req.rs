@@ -12,7 +12,7 @@ use nightjar_envelope::PositionVector;
 use serde_json::value::RawValue;
 use tracing::Instrument;
 
-use super::open::{self, Asking, Entry, Open, SharedOpen};
+use super::open::{self, Entry, Open, SharedOpen, Unanswered};
 use super::read::{Ended, ReadBounds, value_count};
 use super::{Services, Session, unix_seconds};
 use crate::cursor::{CursorRefusal, Resume};
@@ -61,7 +61,7 @@ impl Session {
         let source = self.admission.source.clone();
         // Spawned under the lock: what is answered at once must find its entry.
         let task = tokio::spawn(opening.ask(serial, source, filters, readers)).abort_handle();
-        let asking = Asking {
+        let asking = Unanswered {
             task,
             values,
             serial,
