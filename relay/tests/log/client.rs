@@ -129,12 +129,15 @@ impl Client {
 
     /// Publishes until it is accepted, as a client does whose event was not durable in time.
     pub(crate) async fn publish_until_ok(&mut self, event: &Value) {
+        let mut refusals = Vec::new();
         for _ in 0..20 {
-            if self.publish(event).await.0 {
+            let (accepted, text) = self.publish(event).await;
+            if accepted {
                 return;
             }
+            refusals.push(text);
         }
-        panic!("never accepted");
+        panic!("never accepted: {refusals:?}");
     }
 
     /// Opens a subscription and returns when stored events are done.

@@ -171,6 +171,20 @@ impl Nats {
             .expect("a number")
     }
 
+    /// Has a stream led by another server than this one.
+    pub(crate) async fn leave_to_others(&self, stream: &str, number: usize) {
+        let admin = self.admin().await;
+        until("another leader", async || {
+            if self.leader(stream).await != number {
+                return Ok(());
+            }
+            let subject = format!("$JS.API.STREAM.LEADER.STEPDOWN.{stream}");
+            let answer = admin.request(subject, "".into()).await;
+            Err(answer.map_or_else(|error| error.to_string(), |_| "stepped down".to_owned()))
+        })
+        .await;
+    }
+
     /// A client that may do everything.
     pub(crate) async fn admin(&self) -> async_nats::Client {
         let seed = self.admin_seed.clone();

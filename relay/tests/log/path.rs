@@ -171,7 +171,13 @@ async fn the_death_of_a_stream_leader_costs_no_acknowledged_event_and_repeats_no
         return;
     };
     let keyring = keys::keyring();
-    let one = Relay::start(dir.path(), "a-relay-0", &nats, &keyring).await;
+    let mut one = Relay::prepare(dir.path(), "a-relay-0", &nats, Some(&keyring));
+    // One connection publishes all of them, as fast as they are acknowledged.
+    one.config.limits.events_burst_per_connection = 1_000;
+    one.config.limits.events_burst_per_address = 1_000;
+    one.write_config();
+    one.spawn();
+    one.wait_ready().await;
     let other = Relay::start(dir.path(), "a-relay-1", &nats, &keyring).await;
     let mut watcher = other.client().await;
     let filter = json!({"kinds": [1], "since": now() - 60});
@@ -184,6 +190,7 @@ async fn the_death_of_a_stream_leader_costs_no_acknowledged_event_and_repeats_no
     let mut accepted = Vec::new();
     let mut slowest = Duration::ZERO;
     let leader = nats.leader("EV_a_1_0").await;
+    nats.leave_to_others("EV_a_1_1", leader).await;
     for number in 0..300 {
         if number == 100 {
             nats.kill_one(leader);
