@@ -295,6 +295,11 @@ impl Limits {
             1..=u32::MAX,
         )?;
         within(
+            "limits.read_percent_per_connection",
+            self.read_percent_per_connection,
+            1..=100,
+        )?;
+        within(
             "limits.auth_attempts_per_minute",
             self.auth_attempts_per_minute,
             1..=6_000,

@@ -39,6 +39,10 @@ pub struct Limits {
     pub reqs_per_second_per_connection: f64,
     /// REQ and COUNT of a connection at once, at least 1. Default 200.
     pub reqs_burst_per_connection: u32,
+    /// Part of one core that a connection's stored reads may take in the long run, in percent, 1 to 100; 2 s of it at once. Default 25. Written
+    /// only when it differs.
+    #[serde(skip_serializing_if = "is_default_read_percent")]
+    pub read_percent_per_connection: u32,
     /// NIP-42 answers a minute of a connection, 1 to 6,000. Default 60.
     pub auth_attempts_per_minute: u32,
 
@@ -67,6 +71,7 @@ pub struct Limits {
     pub idle_timeout_seconds: u64,
 }
 
+const READ_PERCENT_PER_CONNECTION: u32 = 25;
 const PING_INTERVAL_SECONDS: u64 = 45;
 const IDLE_TIMEOUT_SECONDS: u64 = 150;
 
@@ -76,6 +81,14 @@ const IDLE_TIMEOUT_SECONDS: u64 = 150;
 )]
 fn is_zero(value: &u32) -> bool {
     *value == 0
+}
+
+#[allow(
+    clippy::trivially_copy_pass_by_ref,
+    reason = "serde passes a reference"
+)]
+fn is_default_read_percent(value: &u32) -> bool {
+    *value == READ_PERCENT_PER_CONNECTION
 }
 
 #[allow(
@@ -112,6 +125,7 @@ impl Default for Limits {
             events_burst_per_address: 1_000,
             reqs_per_second_per_connection: 50.0,
             reqs_burst_per_connection: 200,
+            read_percent_per_connection: READ_PERCENT_PER_CONNECTION,
             auth_attempts_per_minute: 60,
             connections_per_address: 1_000,
             max_connections: 20_000,

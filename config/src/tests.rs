@@ -76,6 +76,7 @@ fn later_settings_are_written_only_when_they_are_asked_for() {
     for setting in [
         "  min_pow_difficulty: 20\n",
         "  ping_interval_seconds: 30\n",
+        "  read_percent_per_connection: 50\n",
         "  idle_timeout_seconds: 90\n",
         "tls:\n",
         "trusted_proxies:\n- 10.0.0.0/8\n- 2001:db8::/32\n",
@@ -157,6 +158,7 @@ fn complete() -> RelayConfig {
     };
     config.limits.min_pow_difficulty = 20;
     config.limits.ping_interval_seconds = 30;
+    config.limits.read_percent_per_connection = 50;
     config.limits.idle_timeout_seconds = 90;
     config.tls = Some(TlsFiles {
         cert_file: "/tls.crt".into(),

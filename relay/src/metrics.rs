@@ -119,6 +119,8 @@ pub struct Metrics {
     pub bytes_out: Counter,
     /// Messages that were no valid request.
     pub bad_messages: Counter,
+    /// Slices of stored reads that waited, since their connection had read for long enough.
+    pub reads_paced: Counter,
     /// Live events left out because this subscription already had them.
     pub live_repeats: Counter,
     labelled: Labelled,
@@ -295,6 +297,11 @@ impl Metrics {
             bytes_in: counter(r, "ws_in_bytes", "Bytes of messages from clients"),
             bytes_out: counter(r, "ws_out_bytes", "Bytes of messages to clients"),
             bad_messages: counter(r, "bad_messages", "Messages that were no valid request"),
+            reads_paced: counter(
+                r,
+                "reads_paced",
+                "Slices of stored reads that waited because their connection had taken its part of a core",
+            ),
             live_repeats: counter(
                 r,
                 "live_repeats",

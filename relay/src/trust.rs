@@ -17,7 +17,7 @@ use crate::filter::Filter;
 use crate::index::{BatchLimits, Index, IndexError};
 use crate::log::{Readiness, now_s};
 use crate::metrics::Metrics;
-use crate::session::{ReadPool, Services};
+use crate::session::{Lane, ReadPool, Services};
 use crate::visibility::Readers;
 
 /// Most keys in a web; the nearest to the roots come first. 32 bytes each are kept, some 100 while it is computed.
@@ -131,12 +131,14 @@ impl TrustTask {
         let index = self.index.clone();
         let mut query = self
             .reads
-            .run(move || index.query(&[lists], &Readers::anonymous(), now_s()))
+            .run(Lane::Further, move || {
+                index.query(&[lists], &Readers::anonymous(), now_s())
+            })
             .await??;
         loop {
             let (next_web, next_query, is_done) = self
                 .reads
-                .run(move || {
+                .run(Lane::Further, move || {
                     let batch = query.next_batch(&BatchLimits::default())?;
                     for found in &batch.events {
                         web.add_list(&found.json);

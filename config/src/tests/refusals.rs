@@ -220,6 +220,10 @@ fn refusals_of_what_stands_in_front_name_their_field() {
     let origins = vec!["https://x.example.org"; 65].join(", ");
     for (inserted, expected) in [
         (
+            "limits: {read_percent_per_connection: 0}",
+            "limits.read_percent_per_connection: is 0, must be 1 to 100",
+        ),
+        (
             "limits: {ping_interval_seconds: 4}",
             "limits.ping_interval_seconds: is 4, must be 5 to 3600",
         ),

@@ -100,6 +100,13 @@ pub struct RelayLimits {
     #[schemars(range(min = 1, max = 1000000))]
     pub reqs_burst_per_connection: i32,
 
+    /// Part of one core, in percent, that a connection's stored reads may take in the long run: 1 to 100. Default 25. A connection may read for 2 s
+    /// before that; then it waits, and others do not.
+    ///
+    /// Example: `50`
+    #[schemars(range(min = 1, max = 100))]
+    pub read_percent_per_connection: i32,
+
     /// NIP-42 answers a minute of a connection: 1 to 6,000. Default 60.
     ///
     /// Example: `120`
@@ -189,6 +196,7 @@ impl Default for RelayLimits {
             events_burst_per_address: 1_000,
             reqs_per_second_per_connection: 50,
             reqs_burst_per_connection: 200,
+            read_percent_per_connection: 25,
             auth_attempts_per_minute: 60,
             connections_per_address: 1_000,
             max_connections: 20_000,
@@ -225,6 +233,7 @@ impl RelayLimits {
             events_burst_per_address: count(self.events_burst_per_address),
             reqs_per_second_per_connection: f64::from(self.reqs_per_second_per_connection),
             reqs_burst_per_connection: count(self.reqs_burst_per_connection),
+            read_percent_per_connection: count(self.read_percent_per_connection),
             auth_attempts_per_minute: count(self.auth_attempts_per_minute),
             connections_per_address: size(self.connections_per_address),
             max_connections: size(self.max_connections),

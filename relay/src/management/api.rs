@@ -20,7 +20,7 @@ use crate::http_auth;
 use crate::index::{IndexError, Listed, Lists};
 use crate::log::{PublishContext, PublishError};
 use crate::metrics::CallOutcome;
-use crate::session::{Services, unix_millis};
+use crate::session::{Lane, Services, unix_millis};
 
 /// What a call is sent as.
 const CONTENT_TYPE: &str = "application/nostr+json+rpc";
@@ -257,7 +257,11 @@ async fn read<T: Send + 'static>(
 ) -> Result<T, Failure> {
     let index = services.index.clone();
     let read = move || index.lists().and_then(|lists| ask(&lists));
-    Ok(services.reads.run(read).await.map_err(|_| going_away())??)
+    Ok(services
+        .reads
+        .run(Lane::First, read)
+        .await
+        .map_err(|_| going_away())??)
 }
 
 /// What is on a list, with what the configuration puts there.

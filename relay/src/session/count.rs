@@ -10,12 +10,12 @@ use std::time::Instant;
 use bytes::Bytes;
 use nightjar_config::Limits;
 use serde_json::value::RawValue;
-use tokio::sync::Semaphore;
 use tracing::Instrument;
 
 use super::open::{self, SharedOpen, Unanswered};
 use super::outbox::Outbox;
-use super::read::{Ended, ReadBounds, value_count};
+use super::read::{Ended, Lane, ReadBounds, value_count};
+use super::turns::ReadTurns;
 use super::{Services, Session, unix_seconds};
 use crate::filter::Filter;
 use crate::message;
@@ -66,7 +66,7 @@ impl Session {
 struct Counting {
     services: Arc<Services>,
     open: SharedOpen,
-    turns: Arc<Semaphore>,
+    turns: ReadTurns,
     outbox: Outbox,
     source: Source,
     query: String,
@@ -101,28 +101,28 @@ impl Counting {
         if let Err(reason) = asked.await {
             return Ok(self.closed(&reason));
         }
-        // Never closed; without its turn it would only be less fair.
-        let _turn = self.turns.acquire().await.ok();
-        let reads = &self.services.reads;
         let ReadBounds {
             slice,
             looked_at: bound,
             ..
         } = self.services.bounds;
         let index = self.services.index.clone();
-        let mut query = reads
-            .run(move || index.query(&filters, &readers, unix_seconds()))
+        let begin = move || index.query(&filters, &readers, unix_seconds());
+        let mut query = self
+            .turns
+            .run(&self.services, Lane::First, begin)
             .await?
             .map_err(Ended::Failed)?;
-        let mut total = 0;
+        let (mut total, mut lane) = (0, Lane::First);
         loop {
-            let (resumed, batch) = reads
-                .run(move || {
+            let (resumed, batch) = self
+                .turns
+                .run(&self.services, lane, move || {
                     let batch = query.count_batch(slice);
                     (query, batch)
                 })
                 .await?;
-            query = resumed;
+            (query, lane) = (resumed, Lane::Further);
             let batch = batch.map_err(Ended::Failed)?;
             total += batch.events;
             if batch.done {

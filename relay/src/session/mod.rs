@@ -14,6 +14,7 @@ mod req;
 mod sync;
 #[cfg(test)]
 mod tests;
+mod turns;
 
 use std::sync::{Arc, MutexGuard};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -22,7 +23,6 @@ use arc_swap::ArcSwap;
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use nightjar_config::{Limits, RelayConfig};
-use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -39,8 +39,9 @@ use crate::plugin::Plugins;
 use crate::visibility::Readers;
 use open::{Open, SharedOpen};
 use outbox::Outbox;
-pub use read::{ReadBounds, ReadPool};
+pub use read::{Lane, ReadBounds, ReadPool};
 use reconciliation::SyncRoom;
+use turns::ReadTurns;
 
 /// Most keys that may authenticate on one connection.
 const MAX_READERS: usize = 64;
@@ -164,8 +165,8 @@ pub struct Session {
     readers: SharedReaders,
     challenge: String,
     open: SharedOpen,
-    /// COUNTs and NEG-OPENs of a connection take turns: who asks for many at once waits for its own, not others for it.
-    turns: Arc<Semaphore>,
+    /// Reads of a connection take turns: who asks for many at once waits for its own, not others for it.
+    turns: ReadTurns,
     /// Publishes that have not been answered yet.
     publishes: TaskTracker,
 }
@@ -183,7 +184,7 @@ impl Session {
             readers: Arc::new(ArcSwap::from_pointee(Readers::anonymous())),
             challenge,
             open: SharedOpen::default(),
-            turns: Arc::new(Semaphore::new(1)),
+            turns: ReadTurns::new(),
             publishes: TaskTracker::new(),
         }
     }

@@ -45,18 +45,31 @@ impl Default for ReadBounds {
     }
 }
 
-/// A few threads for index reads, given out first come, first served.
+/// Where a slice of a read waits for a thread.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Lane {
+    /// The first of its read. Most reads have no other.
+    First,
+    /// A read that went on for a whole slice already goes on.
+    Further,
+}
+
+/// A few threads for index reads, given out first come, first served. One of them is for first slices only, so that a small read finds a thread
+/// whatever big ones are under way.
 #[derive(Debug, Clone)]
 pub struct ReadPool {
     threads: Arc<Semaphore>,
+    further: Arc<Semaphore>,
 }
 
 impl ReadPool {
-    /// As many threads as the machine has cores, at least 2: an LMDB read may wait for the disk.
+    /// As many threads as the machine has cores, at least 2, as an LMDB read may wait for the disk; and one more for first slices.
     pub fn for_this_machine() -> Self {
         let cores = std::thread::available_parallelism().map_or(2, std::num::NonZero::get);
+        let further = cores.max(2);
         Self {
-            threads: Arc::new(Semaphore::new(cores.max(2))),
+            threads: Arc::new(Semaphore::new(further + 1)),
+            further: Arc::new(Semaphore::new(further)),
         }
     }
 
@@ -66,16 +79,21 @@ impl ReadPool {
         self.threads.available_permits()
     }
 
-    /// Runs a short read. The semaphore is fair, so waiting reads take turns.
+    /// Runs a short read. The semaphores are fair, so waiting reads take turns.
     pub(crate) async fn run<T: Send + 'static>(
         &self,
+        lane: Lane,
         read: impl FnOnce() -> T + Send + 'static,
     ) -> Result<T, JoinError> {
-        // The semaphore is never closed; without a permit the read would only be less fair.
+        // Never closed; without a permit the read would only be less fair.
+        let further = match lane {
+            Lane::First => None,
+            Lane::Further => self.further.clone().acquire_owned().await.ok(),
+        };
         let permit = self.threads.clone().acquire_owned().await.ok();
         tokio::task::spawn_blocking(move || {
             let result = read();
-            drop(permit);
+            drop((permit, further));
             result
         })
         .await

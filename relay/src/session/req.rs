@@ -13,7 +13,8 @@ use serde_json::value::RawValue;
 use tracing::Instrument;
 
 use super::open::{self, Entry, Open, SharedOpen, Unanswered};
-use super::read::{Ended, ReadBounds, value_count};
+use super::read::{Ended, Lane, ReadBounds, value_count};
+use super::turns::ReadTurns;
 use super::{Services, Session, unix_seconds};
 use crate::cursor::{CursorRefusal, Resume};
 use crate::filter::Filter;
@@ -48,6 +49,7 @@ impl Session {
             open: self.open.clone(),
             readers: self.readers.clone(),
             outbox: self.outbox.clone(),
+            turns: self.turns.clone(),
             id: id.to_owned(),
             resume,
             started,
@@ -126,6 +128,7 @@ struct Opening {
     open: SharedOpen,
     readers: SharedReaders,
     outbox: Outbox,
+    turns: ReadTurns,
     id: String,
     resume: Option<Arc<Resume>>,
     started: Instant,
@@ -168,6 +171,7 @@ impl Opening {
             subscription: live.subscription().clone(),
             open: self.open,
             outbox: self.outbox,
+            turns: self.turns,
             id: self.id.clone(),
             resume: self.resume,
             started: self.started,
@@ -189,6 +193,7 @@ struct StoredRead {
     subscription: Arc<Subscription>,
     open: SharedOpen,
     outbox: Outbox,
+    turns: ReadTurns,
     id: String,
     resume: Option<Arc<Resume>>,
     started: Instant,
@@ -273,12 +278,13 @@ impl StoredRead {
     async fn read(&self, filters: Vec<Filter>, readers: Arc<Readers>) -> Result<(), Ended> {
         let (index, bounds) = (self.services.index.clone(), self.services.bounds);
         let resume = self.resume.clone();
+        let begin = move || Stored::begin(&index, &filters, &readers, resume.as_deref(), bounds);
         let mut query = self
-            .services
-            .reads
-            .run(move || Stored::begin(&index, &filters, &readers, resume.as_deref(), bounds))
+            .turns
+            .run(&self.services, Lane::First, begin)
             .await?
             .map_err(Ended::Failed)?;
+        let mut lane = Lane::First;
         loop {
             // A client that reads slowly is read for slowly; its queue is not filled for it.
             let Some(room) = self.outbox.room().await else {
@@ -290,14 +296,13 @@ impl StoredRead {
                 time: self.services.bounds.slice,
             };
             let (resumed, batch) = self
-                .services
-                .reads
-                .run(move || {
+                .turns
+                .run(&self.services, lane, move || {
                     let batch = query.next_batch(&limits);
                     (query, batch)
                 })
                 .await?;
-            query = resumed;
+            (query, lane) = (resumed, Lane::Further);
             let batch = batch.map_err(Ended::Failed)?;
             let end = batch.done.then(|| query.end(&batch));
             let sent = self

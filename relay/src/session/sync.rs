@@ -9,14 +9,14 @@ use std::sync::Arc;
 use bytes::Bytes;
 use nightjar_config::Limits;
 use serde_json::value::RawValue;
-use tokio::sync::Semaphore;
 use tokio::time::Instant;
 use tracing::Instrument;
 
 use super::open::{self, OpenSync, SharedOpen};
 use super::outbox::Outbox;
-use super::read::{Ended, value_count};
+use super::read::{Ended, Lane, value_count};
 use super::reconciliation::{NoRoom, Set, Side};
+use super::turns::ReadTurns;
 use super::{Services, Session, unix_seconds};
 use crate::filter::Filter;
 use crate::message;
@@ -107,7 +107,7 @@ impl Session {
         let Some(_room) = self.outbox.room().await else {
             return;
         };
-        let answered = answer(&self.services, side, message).await;
+        let answered = answer(&self.services, &self.turns, side, message).await;
         let mut open = self.lock();
         let Some(sync) = open.sync(id, serial) else {
             return;
@@ -138,10 +138,11 @@ impl Session {
 /// Answers on a thread of the readers; gives the side back with the answer, or the reason for a NEG-ERR.
 async fn answer(
     services: &Services,
+    turns: &ReadTurns,
     mut side: Side,
     message: Vec<u8>,
 ) -> Result<(Side, Vec<u8>), String> {
-    let answered = services.reads.run(move || {
+    let answered = turns.run(services, Lane::First, move || {
         let answer = side.answer(&message)?;
         Ok::<_, negentropy::Error>((side, answer))
     });
@@ -161,7 +162,7 @@ async fn answer(
 struct Opening {
     services: Arc<Services>,
     open: SharedOpen,
-    turns: Arc<Semaphore>,
+    turns: ReadTurns,
     outbox: Outbox,
     source: Source,
     id: String,
@@ -174,7 +175,7 @@ impl Opening {
     /// Builds the set, answers the first message, and stays until the client is silent for too long.
     async fn run(self, filters: Vec<Filter>, readers: Arc<Readers>, message: Vec<u8>) {
         let opened = match self.collect(filters, readers).await {
-            Ok(side) => answer(&self.services, side, message).await,
+            Ok(side) => answer(&self.services, &self.turns, side, message).await,
             Err(reason) => Err(reason),
         };
         let Some(room) = self.outbox.room().await else {
@@ -195,28 +196,26 @@ impl Opening {
         let (plugins, source) = (&self.services.plugins, &self.source);
         let asked = plugins.may_read(Verb::NegOpen, &filters, source, &readers, unix_seconds());
         asked.await?;
-        // Never closed; without its turn it would only be less fair.
-        let _turn = self.turns.acquire().await.ok();
         let (bounds, index) = (self.services.bounds, self.services.index.clone());
+        let begin = move || index.query(&filters, &readers, unix_seconds());
         let mut query = self
-            .services
-            .reads
-            .run(move || index.query(&filters, &readers, unix_seconds()))
+            .turns
+            .run(&self.services, Lane::First, begin)
             .await
             .map_err(|error| failed(error.into()))?
             .map_err(|error| failed(Ended::Failed(error)))?;
         let mut set = Set::new(&self.services.sync_room);
+        let mut lane = Lane::First;
         loop {
             let (resumed, batch) = self
-                .services
-                .reads
-                .run(move || {
+                .turns
+                .run(&self.services, lane, move || {
                     let batch = query.place_batch(bounds.slice);
                     (query, batch)
                 })
                 .await
                 .map_err(|error| failed(error.into()))?;
-            query = resumed;
+            (query, lane) = (resumed, Lane::Further);
             let batch = batch.map_err(|error| failed(Ended::Failed(error)))?;
             self.check_size(set.len() + batch.places.len())?;
             set.add(&batch.places).map_err(|NoRoom| {
@@ -238,9 +237,8 @@ impl Opening {
         }
         // Sorts the set.
         let answer_bytes = self.answer_bytes;
-        self.services
-            .reads
-            .run(move || set.seal(answer_bytes))
+        self.turns
+            .run(&self.services, lane, move || set.seal(answer_bytes))
             .await
             .map_err(|error| failed(error.into()))?
             .map_err(|error| format!("error: {error}"))

@@ -1,4 +1,5 @@
-//! `query`: REQs of 100 stored events of one author, from first byte sent (or when due) to EOSE.
+//! `query`: REQs of 100 stored events of one author, from first byte sent (or when due) to EOSE; at last beside REQs that look at half of
+//! all events and match none.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -19,6 +20,14 @@ use crate::event::{Person, now};
 
 /// Stored events of each author, and `limit` of each REQ.
 const PER_AUTHOR: usize = 100;
+/// Events carry one of two tags. No index leads to those with both, and there are none: it costs a walk over all with one.
+const TAGS: [[&str; 2]; 2] = [["t", "even"], ["s", "odd"]];
+const BIG_FILTER: &str = r##"{"#t":["even"],"#s":["odd"]}"##;
+/// Who asks for it all the time, and how many of it each has open.
+const BIG_CONNECTIONS: usize = 4;
+const BIG_AT_ONCE: usize = 10;
+/// REQs a second beside them.
+const BESIDE_RATE: f64 = 200.0;
 /// How long after the last one is due an answer may still come.
 const STRAGGLER_LIMIT: Duration = Duration::from_secs(10);
 
@@ -55,7 +64,7 @@ impl Query {
             // A second apart, so that newest first has one meaning.
             .map(|n| {
                 authors[n % self.authors]
-                    .event(1, now() - n as u64, &[], &text)
+                    .event(1, now() - n as u64, &[&TAGS[n / self.authors % 2]], &text)
                     .into()
             })
             .collect();
@@ -100,6 +109,27 @@ impl Query {
             latencies,
             answered,
             format!("{rate:.0}/s open loop, {connections} connections"),
+            meter,
+        ));
+        let meter = Meter::start(&target.processes);
+        let mut big = JoinSet::new();
+        for _ in 0..BIG_CONNECTIONS {
+            let (sender, receiver) = open(url, None).await?;
+            big.spawn(ask_much(sender, receiver));
+        }
+        let (latencies, elapsed) = self.steady(url, &filters, BESIDE_RATE).await?;
+        // They ask for ever: one that ended was refused.
+        if let Some(ended) = big.try_join_next() {
+            ended.context("a big reader's task failed")??;
+        }
+        big.shutdown().await;
+        let answered = latencies.len() as f64 / elapsed.as_secs_f64();
+        let at_once = BIG_CONNECTIONS * BIG_AT_ONCE;
+        rows.push(row(
+            target,
+            latencies,
+            answered,
+            format!("{BESIDE_RATE:.0}/s open loop beside {at_once} REQs over everything"),
             meter,
         ));
         Ok(rows)
@@ -198,6 +228,24 @@ async fn one_at_a_time(
         sender.send("[\"CLOSE\",\"q\"]").await?;
     }
     Ok(latencies)
+}
+
+/// Keeps big REQs open on one connection.
+async fn ask_much(mut sender: Sender, mut receiver: Receiver) -> Result<()> {
+    for n in 0..BIG_AT_ONCE {
+        let req = format!("[\"REQ\",\"{n}\",{BIG_FILTER}]");
+        sender.send(&req).await?;
+    }
+    loop {
+        match receiver.next().await? {
+            Heard::Eose(n) => {
+                let req = format!("[\"REQ\",\"{n}\",{BIG_FILTER}]");
+                sender.send(&req).await?;
+            }
+            Heard::Refusal(frame) => anyhow::bail!("the relay refused: {frame}"),
+            _ => {}
+        }
+    }
 }
 
 async fn send_all(mut sender: Sender, mut coming: mpsc::UnboundedReceiver<String>) {

@@ -197,6 +197,7 @@ spec:
       eventsBurstPerAddress: 1000000
       reqsPerSecondPerConnection: 100000
       reqsBurstPerConnection: 1000000
+      readPercentPerConnection: 100
       connectionsPerAddress: 100000
       maxConnections: 100000
       maxSubscriptions: 1000

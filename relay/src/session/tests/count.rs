@@ -6,6 +6,7 @@ use nostr::key::Keys;
 use serde_json::json;
 
 use super::harness::{Relay, event, event_at, event_id, wrap};
+use crate::session::Lane;
 use crate::session::ReadBounds;
 
 #[tokio::test]
@@ -170,14 +171,14 @@ async fn a_recipient_counts_its_own_wraps_and_nobody_elses() {
 #[tokio::test]
 async fn a_count_is_given_up_with_its_connection_or_by_a_close() {
     let relay = Relay::start().await;
-    let threads = std::thread::available_parallelism().map_or(2, |cores| cores.get().max(2));
+    let threads = relay.services.reads.free();
     let mut busy = Vec::new();
     for _ in 0..threads {
         let (release, held) = std::sync::mpsc::channel::<()>();
         let reads = relay.services.reads.clone();
         busy.push((
             release,
-            tokio::spawn(async move { reads.run(move || held.recv()).await.is_ok() }),
+            tokio::spawn(async move { reads.run(Lane::First, move || held.recv()).await.is_ok() }),
         ));
     }
     relay

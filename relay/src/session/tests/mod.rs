@@ -8,6 +8,7 @@ mod contact;
 mod count;
 mod cursor;
 mod doors;
+mod fairness;
 mod front;
 mod harness;
 mod key_budget;

@@ -226,7 +226,9 @@ async fn an_event_that_comes_between_the_live_and_the_stored_half_of_a_req_comes
         let (reads, free) = (relay.services.reads.clone(), free.clone());
         tokio::spawn(async move {
             reads
-                .run(move || drop(free.lock().map(|free| free.recv())))
+                .run(crate::session::Lane::First, move || {
+                    drop(free.lock().map(|free| free.recv()))
+                })
                 .await
         });
     }
