@@ -25,4 +25,5 @@ const GENEROUS: &str = "      eventsPerSecondPerConnection: 1000
       eventsBurstPerAddress: 20000
       reqsPerSecondPerConnection: 1000
       reqsBurstPerConnection: 5000
+      readPercentPerConnection: 100
 ";

@@ -104,6 +104,7 @@ impl FleetSpec {
                 "eventsPerSecondPerConnection": 1000, "eventsBurstPerConnection": 5000,
                 "eventsPerSecondPerAddress": 5000, "eventsBurstPerAddress": 20_000,
                 "reqsPerSecondPerConnection": 1000, "reqsBurstPerConnection": 5000,
+                "readPercentPerConnection": 100,
             }},
         });
         merge(&mut spec, &self.more);
