@@ -7,6 +7,7 @@ mod drain;
 mod edits;
 mod faults;
 mod first_use;
+mod front;
 mod growth;
 mod monitoring;
 mod operators;
