@@ -11,5 +11,6 @@ mod front;
 mod growth;
 mod monitoring;
 mod operators;
+mod plugins;
 mod rollout;
 mod rules;
