@@ -14,6 +14,7 @@ pub mod nats;
 pub mod programs;
 pub mod report;
 pub mod socket;
+pub mod tls;
 pub mod wait;
 pub mod wire;
 pub mod yaml;

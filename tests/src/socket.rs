@@ -6,11 +6,14 @@ use std::time::{Duration, Instant};
 
 use futures_util::stream::{SplitSink, SplitStream};
 use futures_util::{SinkExt, StreamExt};
+use rustls::ClientConfig;
 use serde_json::{Value, json};
 use tokio::net::TcpStream;
 use tokio::sync::Notify;
-use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
+use tokio_tungstenite::tungstenite::http::{HeaderName, HeaderValue};
 use tokio_tungstenite::tungstenite::{Message, protocol::CloseFrame};
+use tokio_tungstenite::{Connector, MaybeTlsStream, WebSocketStream};
 
 use crate::event::{Person, Signed};
 
@@ -47,10 +50,12 @@ pub struct Received {
     pub at: Instant,
 }
 
+type Stream = WebSocketStream<MaybeTlsStream<TcpStream>>;
+
 /// One connection.
 pub struct Socket {
     url: String,
-    sink: tokio::sync::Mutex<SplitSink<WebSocketStream<TcpStream>, Message>>,
+    sink: tokio::sync::Mutex<SplitSink<Stream, Message>>,
     inbox: Arc<Inbox>,
     reader: tokio::task::JoinHandle<()>,
 }
@@ -64,10 +69,29 @@ struct Inbox {
 impl Socket {
     /// Opens a connection; the error says why not.
     pub async fn try_open(url: &str) -> Result<Socket, String> {
+        Socket::try_open_with(url, None, &[]).await
+    }
+
+    /// Like [`Socket::try_open`], as a browser or a proxy with headers of its own; `wss://` trusts whom `trust` trusts.
+    pub async fn try_open_with(
+        url: &str,
+        trust: Option<Arc<ClientConfig>>,
+        headers: &[(&'static str, &str)],
+    ) -> Result<Socket, String> {
         let address = url
+            .trim_start_matches("wss://")
             .trim_start_matches("ws://")
             .trim_end_matches('/')
             .to_owned();
+        let mut request = url
+            .into_client_request()
+            .map_err(|error| error.to_string())?;
+        for (name, value) in headers {
+            let value = HeaderValue::from_str(value).map_err(|error| error.to_string())?;
+            let name = HeaderName::from_static(name);
+            request.headers_mut().insert(name, value);
+        }
+        let connector = trust.map_or(Connector::Plain, Connector::Rustls);
         let connect = async {
             let stream = TcpStream::connect(&address)
                 .await
@@ -75,7 +99,7 @@ impl Socket {
             stream
                 .set_nodelay(true)
                 .map_err(|error| error.to_string())?;
-            tokio_tungstenite::client_async(url, stream)
+            tokio_tungstenite::client_async_tls_with_config(request, stream, None, Some(connector))
                 .await
                 .map_err(|error| error.to_string())
         };
@@ -339,7 +363,7 @@ impl Drop for Socket {
     }
 }
 
-async fn read(mut stream: SplitStream<WebSocketStream<TcpStream>>, inbox: Arc<Inbox>) {
+async fn read(mut stream: SplitStream<Stream>, inbox: Arc<Inbox>) {
     let mut end = (1006, String::new());
     while let Some(message) = stream.next().await {
         let frame = match message {

@@ -34,12 +34,16 @@ fn wait_for(name: &str, secret: Option<&Secret>) -> Option<Wait> {
         None => (
             "TlsSecretMissing",
             "the Secret (type kubernetes.io/tls) that spec.relay.tls.secretName names, in the namespace of the fleet; made by hand or by \
-             cert-manager. Until then no relay is started or restarted"
+             cert-manager. Until then no relay is restarted, and one that starts waits for it"
                 .to_owned(),
         ),
         Some(secret) => (
             "TlsSecretUnusable",
-            format!("the Secret being mended: {}. Until then no relay is started or restarted", problem(secret)?),
+            format!(
+                "the Secret being mended: {}. Until then no relay is restarted, those that run keep the certificate before it, and one that \
+                 starts fails",
+                problem(secret)?
+            ),
         ),
     };
     Some(Wait {

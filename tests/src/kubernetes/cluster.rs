@@ -230,8 +230,17 @@ impl Cluster {
         })
     }
 
+    /// `cargo xtask cluster derive TAG FOLDER`: an image on top of the relays', on every node.
+    pub fn derive(&self, tag: &str, folder: &Path) {
+        self.xtask(&["derive", tag, &folder.display().to_string()]);
+    }
+
     /// `cargo xtask cluster ARGS`: faults of the link of a node or a region.
     pub fn fault(&self, args: &[&str]) {
+        self.xtask(args);
+    }
+
+    fn xtask(&self, args: &[&str]) {
         let xtask = std::env::var_os("NIGHTJAR_XTASK").expect("xtask says where it lies");
         let mut command = Command::new(xtask);
         command.arg("cluster").args(args).stdin(Stdio::null());

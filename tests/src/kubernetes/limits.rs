@@ -24,3 +24,5 @@ pub const TAKEOVER: Duration = Duration::from_secs(20);
 pub const DELIVERED: Duration = Duration::from_secs(60);
 /// What the operator may have of memory beside one running fleet and 200 paused ones.
 pub const OPERATOR_KIB: u64 = 64 * 1024;
+/// A Secret or ConfigMap of a pod, as changed: the kubelet brings it within a minute or two by its usual settings.
+pub const MOUNTED: Duration = Duration::from_secs(150);

@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
 
-use super::node::import;
+use super::node::{export, import};
 use super::on_all_nodes;
 use super::parts::Buildah;
 use super::plan::{self, Node};
@@ -136,6 +136,27 @@ pub(super) fn load(request: &Request, nodes: &[Node]) -> Result<()> {
         start.elapsed().as_secs_f64()
     ));
     Ok(())
+}
+
+/// An image of its own on top of that of the relays, for a policy program: `folder` holds its Dockerfile and what that copies.
+pub(super) fn derive(tag: &str, folder: &Path, nodes: &[Node]) -> Result<()> {
+    let node = nodes.first().context("a cluster has nodes")?;
+    let image = image_name("relay", tag);
+    let _lock = super::lock()?;
+    let work = plan::run_dir().join("derived");
+    if work.exists() {
+        fs::remove_dir_all(&work)?;
+    }
+    let buildah = Buildah::new(&work)?;
+    let base = work.join("base.tar");
+    export(node, &image_name("relay", "dev"), &base)?;
+    buildah.load(&base)?;
+    let file = folder.join("Dockerfile");
+    buildah.build(&file, folder, &image, &["--pull=never".to_owned()])?;
+    let archive = work.join("relay.tar");
+    buildah.archive(&image, &archive)?;
+    on_all_nodes(nodes, |node| import(node, &archive))?;
+    Ok(fs::remove_dir_all(&work)?)
 }
 
 /// Gives every image of a tag but the operator's another one too.

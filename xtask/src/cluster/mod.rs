@@ -31,6 +31,7 @@ cargo xtask cluster VERB
   down                end it, and remove all it made
   load-images [--tag TAG] [--profile PROFILE] [--operator VERSION] [--archive FILE]
                       build images of the programs and give them to every node; or give them those of a docker archive
+  derive TAG FOLDER   build FOLDER/Dockerfile, whose base is localhost/nightjar/relay:dev, and give it to every node as relay:TAG
   status              nodes, programs that ended, faults in force
   env                 what to `eval` in a shell for kubectl and helm
   cut REGION          drop all packets between a region and the others; `heal REGION` undoes it
@@ -45,6 +46,7 @@ pub(crate) fn cluster(args: &[String]) -> Result<ExitCode> {
         ["load-images", options @ ..] => {
             images::load(&images::Request::parse(options)?, &running()?.nodes())?;
         }
+        ["derive", tag, folder] => images::derive(tag, folder.as_ref(), &running()?.nodes())?,
         ["status"] => return status(),
         ["env"] => env()?,
         ["cut", region] => network::cut(region, &running()?.nodes())?,

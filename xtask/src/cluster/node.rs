@@ -130,6 +130,19 @@ pub(super) fn import(node: &Node, archive: &Path) -> Result<()> {
     .with_context(|| format!("cannot import {} on {}", archive.display(), node.name))
 }
 
+/// Writes an image of a node into an archive of the Open Container Initiative's layout.
+pub(super) fn export(node: &Node, image: &str, archive: &Path) -> Result<()> {
+    run(daemon::mark(&mut Command::new("ctr"))
+        .arg("--address")
+        .arg(node.containerd_socket())
+        .args(["--namespace", "k8s.io", "images", "export"])
+        .arg(archive)
+        .arg(image)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null()))
+    .with_context(|| format!("cannot export {image} from {}", node.name))
+}
+
 /// Gives an image of a node another name too.
 pub(super) fn alias(node: &Node, image: &str, other: &str) -> Result<()> {
     run(daemon::mark(&mut Command::new("ctr"))

@@ -243,6 +243,12 @@ impl Buildah {
         run(command.arg("--file").arg(file).arg(context))
     }
 
+    /// Takes the images of an archive of the Open Container Initiative's layout.
+    pub(super) fn load(&self, archive: &Path) -> Result<()> {
+        let archive = format!("oci-archive:{}", archive.display());
+        run(self.command("pull").args(["--quiet", &archive]))
+    }
+
     /// Writes `image` into a docker archive.
     pub(super) fn archive(&self, image: &str, archive: &Path) -> Result<()> {
         run(self
