@@ -5,7 +5,8 @@
                                                                 {"note":"<text>"}
                                                                 {"delete":{"id":"<id, hex>","kind":<kind>}}
 
-The key is made here and never leaves. monstr knows neither COUNT (NIP-45) nor NEG-OPEN (NIP-77).
+The key is made here and never leaves. monstr knows neither COUNT (NIP-45) nor NEG-OPEN (NIP-77). Of HTTP auth
+(NIP-98) it has the number of the kind and nothing that makes a token or sends one.
 """
 import asyncio
 import json
