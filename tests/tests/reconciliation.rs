@@ -10,7 +10,7 @@ use nightjar_tests::event::{Person, Signed, now, wrap_at};
 use nightjar_tests::fleet::Fleet;
 use nightjar_tests::interop::{ForeignClient, Library};
 use nightjar_tests::load::CONVERGE_LIMIT;
-use nightjar_tests::mirror::{Mirror, Windows, publish};
+use nightjar_tests::mirror::{Found, Mirror, Windows, publish};
 use nightjar_tests::report::measured;
 use nightjar_tests::wait::until;
 use nightjar_tests::wire::Wire;
@@ -48,11 +48,18 @@ fn visible<'a>(events: impl IntoIterator<Item = &'a Signed>, to: Option<&Person>
     seen.map(|event| event.id.clone()).collect()
 }
 
+/// Small sets cost nothing worth a line.
+fn tell_cost(of: &str, found: &Found) {
+    if std::env::var_os("NIGHTJAR_LONG").is_some() {
+        measured(&format!("{of}, reconciled: {}", found.cost()));
+    }
+}
+
 /// All of these kinds that a relay gives to somebody who has nothing.
 async fn given(relay: &str, to: Option<&Person>, kinds: &[u64]) -> Ids {
     let found = Mirror::new(to).reconcile(relay, kinds).await;
     let found = found.expect("an answer");
-    measured(&format!("an empty set, reconciled: {}", found.cost()));
+    tell_cost("an empty set", &found);
     found.need
 }
 
@@ -61,7 +68,7 @@ async fn make_equal(relays: [&str; 2], person: &Person, kinds: &[u64]) {
     let mut mirror = Mirror::new(Some(person));
     for relay in [relays[0], relays[1], relays[0]] {
         let found = mirror.exchange(relay, kinds).await.expect("an exchange");
-        measured(&format!("a mirror reconciled: {}", found.cost()));
+        tell_cost("a mirror", &found);
     }
     for relay in relays {
         until("nothing is missing", CONVERGE_LIMIT, async || {

@@ -242,6 +242,39 @@ async fn sets_are_bounded_for_each_connection_and_for_the_relay() {
 }
 
 #[tokio::test]
+async fn what_is_too_big_reconciles_in_parts_one_after_the_other() {
+    let bounds = ReadBounds {
+        sync_events: 10,
+        ..ReadBounds::default()
+    };
+    let relay = Relay::start_within(bounds, |_| {}, Default::default()).await;
+    store(&relay, 0..45);
+    let mut client = relay.client().await;
+    let (mut refusals, mut found) = (0, BTreeSet::new());
+    let mut parts = vec![(time_of(0), time_of(45))];
+    while let Some((since, until)) = parts.pop() {
+        let part = json!({"since": since, "until": until});
+        match open(&mut client, "n", part).await {
+            Ok(set) => {
+                found.extend((0..45).filter(|number| holds(&set, &id_of(*number))));
+                client.send(json!(["NEG-CLOSE", "n"])).await;
+            }
+            Err(reason) => {
+                assert!(
+                    reason.starts_with("blocked: this query is too big"),
+                    "{reason}"
+                );
+                refusals += 1;
+                let middle = since.midpoint(until);
+                parts.extend([(since, middle), (middle + 1, until)]);
+            }
+        }
+    }
+    assert_eq!(found, (0..45).collect());
+    assert!(refusals > 0);
+}
+
+#[tokio::test]
 async fn a_filter_that_looks_at_too_much_is_too_big() {
     let bounds = ReadBounds {
         slice: Duration::ZERO,
