@@ -112,7 +112,7 @@ impl ForeignClient {
         ForeignClient::start_as(None, library, relay, test)
     }
 
-    /// The same with somebody's key; nostr-tools alone.
+    /// The same with somebody's key.
     pub fn start_as(
         person: Option<&Person>,
         library: Library,
@@ -215,7 +215,7 @@ impl ForeignClient {
         self.next(event)
     }
 
-    /// A management call (NIP-86) to the relay at `url` (`http://`), authorized by NIP-98: HTTP status and answer; nostr-tools alone.
+    /// A management call (NIP-86) to the relay at `url` (`http://`), authorized by NIP-98: HTTP status and answer.
     pub fn manage(&mut self, url: &str, method: &str, params: &Value) -> (u64, Value) {
         let command = json!({"manage": {"url": url, "method": method, "params": params}});
         writeln!(self.stdin, "{command}").expect("the client reads its commands");
