@@ -97,6 +97,14 @@ pub enum About {
 /// What is wrong with a message.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum Problem {
+    /// The message is longer than one may be.
+    #[error("the message has {has} bytes, the limit is {limit} bytes (max_message_length)")]
+    TooLong {
+        /// The limit in bytes.
+        limit: usize,
+        /// Its length in bytes.
+        has: usize,
+    },
     /// The text is no JSON array.
     #[error("a message is a JSON array such as [\"REQ\",\"id\",{{}}]; this one is not ({0})")]
     NotAnArray(String),
@@ -240,6 +248,28 @@ pub fn parse<'a>(text: &'a str, limits: &MessageLimits) -> Result<ClientMessage<
         "NEG-MSG" => neg::message(rest, has, limits),
         "NEG-CLOSE" => neg::close(rest, has, limits),
         _ => Err(Problem::UnknownVerb(shorten(&verb)).into()),
+    }
+}
+
+/// Why a message of more than `limit` bytes is refused. Only what belongs to a reconciliation is refused under its id: whoever waits for
+/// that answer would not look at a NOTICE, and messages of reconciliations grow by themselves.
+pub fn too_long(text: &str, limit: usize, limits: &MessageLimits) -> MessageError {
+    let about = match parse(text, limits) {
+        Ok(ClientMessage::NegOpen { sync, .. } | ClientMessage::NegMessage { sync, .. }) => {
+            About::Sync(sync)
+        }
+        Err(MessageError {
+            about: About::Sync(sync),
+            ..
+        }) => About::Sync(sync),
+        _ => About::Nothing,
+    };
+    MessageError {
+        problem: Problem::TooLong {
+            limit,
+            has: text.len(),
+        },
+        about,
     }
 }
 
@@ -580,6 +610,7 @@ mod tests {
         #[test]
         fn any_text_is_answered_without_panic(text in ".{0,300}") {
             let _ = parse(&text, &LIMITS);
+            let _ = too_long(&text, 0, &LIMITS);
         }
 
         #[test]

@@ -112,7 +112,7 @@ impl ForeignClient {
         ForeignClient::start_as(None, library, relay, test)
     }
 
-    /// The same with somebody's key; nostr-tools alone.
+    /// The same with somebody's key.
     pub fn start_as(
         person: Option<&Person>,
         library: Library,
@@ -198,11 +198,15 @@ impl ForeignClient {
         self.command(&json!({ "count": filters }), "counted")["count"].clone()
     }
 
-    /// Reconciles a set of `[id, created_at]` by NIP-77: what the relay lacks (`have`) and what it has beside (`need`);
-    /// nostr-tools alone.
-    pub fn sync(&mut self, filter: &Value, events: &[Value]) -> Value {
+    /// Reconciles a set of `[id, created_at]` by NIP-77: what the relay lacks (`have`), what it has beside (`need`), and how many answers
+    /// (`rounds`) that took. The error is the reason of a NEG-ERR; nostr-tools alone.
+    pub fn sync(&mut self, filter: &Value, events: &[Value]) -> Result<Value, String> {
         let command = json!({"sync": {"filter": filter, "events": events}});
-        self.command(&command, "synced")
+        let synced = self.command(&command, "synced");
+        match synced["refused"].as_str() {
+            Some(reason) => Err(reason.to_owned()),
+            None => Ok(synced),
+        }
     }
 
     /// Gives a command and waits for what the client says then.
@@ -211,7 +215,7 @@ impl ForeignClient {
         self.next(event)
     }
 
-    /// A management call (NIP-86) to the relay at `url` (`http://`), authorized by NIP-98: HTTP status and answer; nostr-tools alone.
+    /// A management call (NIP-86) to the relay at `url` (`http://`), authorized by NIP-98: HTTP status and answer.
     pub fn manage(&mut self, url: &str, method: &str, params: &Value) -> (u64, Value) {
         let command = json!({"manage": {"url": url, "method": method, "params": params}});
         writeln!(self.stdin, "{command}").expect("the client reads its commands");
@@ -224,6 +228,9 @@ impl ForeignClient {
         if let Some(at) = self.earlier.iter().position(|line| line["event"] == event) {
             return self.earlier.remove(at);
         }
+        if let Some(line) = self.earlier.iter().find(|line| is_failure(line, event)) {
+            panic!("the client failed: {line}");
+        }
         let deadline = Instant::now() + ANSWER_LIMIT;
         loop {
             match self
@@ -231,7 +238,7 @@ impl ForeignClient {
                 .recv_timeout(deadline.saturating_duration_since(Instant::now()))
             {
                 Ok(line) if line["event"] == event => return line,
-                Ok(line) if line["event"] == "error" => panic!("the client failed: {line}"),
+                Ok(line) if is_failure(&line, event) => panic!("the client failed: {line}"),
                 Ok(line) => self.earlier.push(line),
                 Err(RecvTimeoutError::Timeout) => {
                     panic!("the client said no `{event}` within {ANSWER_LIMIT:?}")
@@ -243,6 +250,11 @@ impl ForeignClient {
             }
         }
     }
+}
+
+/// Whether this line is the end of waiting for another one. Only who waits for a message minds that one cannot be read.
+fn is_failure(line: &Value, awaited: &str) -> bool {
+    line["event"] == "error" || (line["event"] == "unreadable" && awaited == "received")
 }
 
 impl Drop for ForeignClient {

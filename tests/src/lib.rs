@@ -10,6 +10,7 @@ pub mod fleet;
 pub mod interop;
 pub mod kubernetes;
 pub mod load;
+pub mod mirror;
 pub mod nats;
 pub mod programs;
 pub mod report;

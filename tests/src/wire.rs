@@ -49,7 +49,12 @@ impl Wire {
 
     /// Sends one message.
     pub async fn send(&mut self, message: &Value) -> Result<(), String> {
-        let sent = self.socket.send(Message::text(message.to_string())).await;
+        self.send_text(message.to_string()).await
+    }
+
+    /// Sends one message that is JSON already.
+    pub async fn send_text(&mut self, text: String) -> Result<(), String> {
+        let sent = self.socket.send(Message::text(text)).await;
         sent.map_err(|error| error.to_string())
     }
 

@@ -21,7 +21,7 @@ const HELP: &str = "\
 cargo xtask VERB
 
   up [ARGS...]             build once, then `nightjar up examples/three-regions.yaml ARGS...`
-  test [--long] [FILTER]   every test; --long publishes 20,000 events in the fault tests; FILTER as for `cargo test`
+  test [--long] [FILTER]   every test; --long adds full sizes and soaks; FILTER as for `cargo test`
   generate [--check]       write crds/ and reference pages from the code; --check fails when one is stale
   tidy                     the rules no compiler checks (file headers, file sizes, links, hosts)
   cluster VERB ...         a real Kubernetes on this machine: up, down, load-images, status, env, faults; see `cluster help`

@@ -193,21 +193,18 @@ impl Session {
     pub async fn on_text(&mut self, text: Bytes) {
         let limits = self.services.limits();
         self.services.metrics.bytes_in.inc_by(text.len() as u64);
-        if text.len() > limits.max_message_length {
-            self.on_oversized(text.len(), limits.max_message_length)
-                .await;
-            return;
-        }
         let shape = MessageLimits {
             max_filters: limits.max_filters,
             max_subid_length: limits.max_subid_length,
         };
-        // The socket gives text only; anything else is answered as bad input too.
-        let parsed = std::str::from_utf8(&text).map_err(|_| MessageError {
-            problem: message::Problem::NotAnArray("not UTF-8".to_owned()),
-            about: About::Nothing,
-        });
-        match parsed.and_then(|text| message::parse(text, &shape)) {
+        let longest = limits.max_message_length;
+        let parsed = match std::str::from_utf8(&text) {
+            Ok(text) if text.len() > longest => Err(message::too_long(text, longest, &shape)),
+            Ok(text) => message::parse(text, &shape),
+            // The socket gives text only; anything else is answered as bad input too.
+            Err(_) => Err(message::Problem::NotAnArray("not UTF-8".to_owned()).into()),
+        };
+        match parsed {
             Ok(ClientMessage::Event(raw)) => {
                 self.on_event(text.slice_ref(raw.get().as_bytes()), raw)
             }
@@ -242,13 +239,6 @@ impl Session {
     pub async fn on_binary(&mut self, len: usize) {
         self.notice(&format!(
             "invalid: messages are text, this one is binary ({len} bytes)"
-        ))
-        .await;
-    }
-
-    async fn on_oversized(&mut self, len: usize, limit: usize) {
-        self.notice(&format!(
-            "invalid: the message has {len} bytes, the limit is {limit} bytes (max_message_length)"
         ))
         .await;
     }

@@ -49,7 +49,7 @@ function onWrap(wrap) {
     const { id, created_at } = wrap
     say({ event: 'received', from: rumor.pubkey, kind: rumor.kind, text: rumor.content, wrap: [id, created_at] })
   } catch (error) {
-    say({ event: 'error', message: `cannot unwrap: ${error.message}` })
+    say({ event: 'unreadable', message: `cannot unwrap: ${error.message}` })
   }
 }
 
@@ -75,18 +75,26 @@ async function publish(relay, kind, tags, content) {
   return event.id
 }
 
-// Which of these events the relay lacks (have), and which it has beside them (need).
+// Which of these events the relay lacks (have), and which it has beside them (need); or the reason of its NEG-ERR (refused).
 function sync(relay, { filter, events }) {
   const storage = new NegentropyStorageVector()
   for (const [id, createdAt] of events) storage.insert(createdAt, id)
   storage.seal()
   const [have, need] = [[], []]
+  let rounds = 0
   return new Promise((resolve, reject) => {
     const reconciliation = new NegentropySync(relay, storage, filter, {
       onhave: id => have.push(id),
       onneed: id => need.push(id),
-      onclose: problem => (problem ? reject(new Error(problem)) : resolve({ have, need })),
+      onclose: problem => (problem ? reject(new Error(problem)) : resolve({ have, need, rounds })),
     })
+    // It takes a NEG-ERR for a good end, and keeps the reason to itself.
+    const heard = reconciliation.subscription.oncustom
+    reconciliation.subscription.oncustom = data => {
+      rounds += 1
+      if (data[0] === 'NEG-ERR') resolve({ refused: data[2] })
+      else heard(data)
+    }
     reconciliation.start()
   })
 }

@@ -4,13 +4,19 @@
                                                                 {"read":<filter>}
                                                                 {"note":"<text>"}
                                                                 {"delete":{"id":"<id, hex>","kind":<kind>}}
+                                                                {"manage":{"url":"http://...","method":"...","params":[...]}}
 
-The key is made here and never leaves. monstr knows neither COUNT (NIP-45) nor NEG-OPEN (NIP-77).
+The key is the one in NIGHTJAR_INTEROP_SECRET (hex), or made here. monstr knows neither COUNT (NIP-45) nor NEG-OPEN (NIP-77). Of HTTP
+auth (NIP-98) it has the number of the kind: the event is made and signed by it, the header is put together here.
 """
 import asyncio
+import base64
+import hashlib
 import json
+import os
 import sys
 
+import aiohttp
 from monstr.client.client import Client
 from monstr.encrypt import Keys
 from monstr.event.event import Event
@@ -53,8 +59,19 @@ async def unwrap_and_say(gift_wrap, wrap):
         say({"event": "error", "message": f"cannot unwrap: {error}"})
 
 
+async def manage(signer, url, method, params):
+    """A management call (NIP-86), authorized by NIP-98."""
+    body = json.dumps({"method": method, "params": params}).encode()
+    tags = [["u", url], ["method", "POST"], ["payload", hashlib.sha256(body).hexdigest()]]
+    event = await signer.ready_post(Event(kind=Event.KIND_HTTP_AUTH, content="", tags=tags))
+    token = base64.b64encode(json.dumps(event.data()).encode()).decode()
+    headers = {"Content-Type": "application/nostr+json+rpc", "Authorization": f"Nostr {token}"}
+    async with aiohttp.ClientSession(headers=headers) as session, session.post(url, data=body) as answer:
+        return {"status": answer.status, "answer": await answer.json(content_type=None)}
+
+
 async def main(url):
-    keys = Keys()
+    keys = Keys(priv_k=os.environ.get("NIGHTJAR_INTEROP_SECRET"))
     signer = BasicKeySigner(keys)
     gift_wrap = GiftWrap(signer)
     pubkey = keys.public_key_hex()
@@ -107,6 +124,9 @@ async def main(url):
             target = command["delete"]
             tags = [["e", target["id"]], ["k", str(target["kind"])]]
             say({"event": "deleted", "id": await publish(KIND_DELETION, tags, "")})
+            continue
+        if "manage" in command:
+            say({"event": "managed", **await manage(signer, **command["manage"])})
             continue
         send = command["send"]
         rumor = Event(kind=Event.KIND_RUMOUR, content=send["text"], tags=[["p", send["to"]]], pub_key=pubkey)

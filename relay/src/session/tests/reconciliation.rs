@@ -195,6 +195,31 @@ async fn refusals_are_neg_errs_with_their_reason() {
 }
 
 #[tokio::test]
+async fn a_message_that_is_too_long_ends_its_reconciliation_and_says_so_under_its_id() {
+    const LIMIT: usize = 20_000;
+    let relay = Relay::start_with(
+        |config| config.limits.max_message_length = LIMIT,
+        Default::default(),
+    )
+    .await;
+    store(&relay, 0..8);
+    let mut client = relay.client().await;
+    let long = "61".repeat(LIMIT / 2);
+    for message in [
+        json!(["NEG-MSG", "n", long]),
+        json!(["NEG-OPEN", "n", {}, long]),
+        json!(["NEG-MSG", "n", format!("{long}x")]),
+    ] {
+        open(&mut client, "n", json!({})).await.expect("an answer");
+        client.send(message).await;
+        let refused = answer(&mut client, "n").await.expect_err("too long");
+        assert!(refused.contains("max_message_length"), "{refused}");
+        assert_eq!(relay.services.metrics.reconciled_events.get(), 0);
+    }
+    client.check_alive().await;
+}
+
+#[tokio::test]
 async fn sets_are_bounded_for_each_connection_and_for_the_relay() {
     let bounds = ReadBounds {
         sync_events: 10,
@@ -239,6 +264,39 @@ async fn sets_are_bounded_for_each_connection_and_for_the_relay() {
         })
         .await;
     open(&mut other, "1", json!({})).await.expect("8 of 15");
+}
+
+#[tokio::test]
+async fn what_is_too_big_reconciles_in_parts_one_after_the_other() {
+    let bounds = ReadBounds {
+        sync_events: 10,
+        ..ReadBounds::default()
+    };
+    let relay = Relay::start_within(bounds, |_| {}, Default::default()).await;
+    store(&relay, 0..45);
+    let mut client = relay.client().await;
+    let (mut refusals, mut found) = (0, BTreeSet::new());
+    let mut parts = vec![(time_of(0), time_of(45))];
+    while let Some((since, until)) = parts.pop() {
+        let part = json!({"since": since, "until": until});
+        match open(&mut client, "n", part).await {
+            Ok(set) => {
+                found.extend((0..45).filter(|number| holds(&set, &id_of(*number))));
+                client.send(json!(["NEG-CLOSE", "n"])).await;
+            }
+            Err(reason) => {
+                assert!(
+                    reason.starts_with("blocked: this query is too big"),
+                    "{reason}"
+                );
+                refusals += 1;
+                let middle = since.midpoint(until);
+                parts.extend([(since, middle), (middle + 1, until)]);
+            }
+        }
+    }
+    assert_eq!(found, (0..45).collect());
+    assert!(refusals > 0);
 }
 
 #[tokio::test]
