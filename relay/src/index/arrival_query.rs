@@ -6,7 +6,7 @@
 
 use std::cmp::{Ordering, Reverse};
 use std::collections::{BinaryHeap, VecDeque};
-use std::ops::Bound;
+use std::ops::{Bound, RangeBounds};
 use std::sync::atomic;
 use std::time::Instant;
 
@@ -435,7 +435,7 @@ impl Walk {
 }
 
 /// The bounds of a range that is not empty.
-fn bounds_of(range: &KeyRange) -> Option<(Bound<&[u8]>, Bound<&[u8]>)> {
+fn bounds_of(range: &KeyRange) -> Option<impl RangeBounds<[u8]>> {
     let start = range.0.as_ref().map(Vec::as_slice);
     let last = range.1.as_slice();
     let is_empty = match start {

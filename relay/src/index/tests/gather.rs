@@ -8,14 +8,15 @@ use crate::index::gather::Budget;
 use crate::plain::made_up::{self, LATER, MadeUp};
 use crate::plain::{Note, matches, may_read, rounds, stands};
 
-const EVENTS: usize = 50;
+const EVENTS: usize = 40;
 /// Questions to one log.
 const QUESTIONS: u64 = 200;
 
 /// An index that followed a log, and knows a little more.
 struct Log {
     bed: Bed,
-    notes: Vec<Note>,
+    /// What stands at [`made_up::NOW`], and [`LATER`].
+    standing: [Vec<Note>; 2],
     /// Where each event is, by its id: number of the stream, and sequence.
     places: BTreeMap<String, Vec<(usize, u64)>>,
 }
@@ -27,7 +28,11 @@ impl Log {
             .iter()
             .map(|event| Event::parse(event.to_string().as_bytes()).unwrap())
             .collect();
-        let notes = values.iter().map(Note::of).collect();
+        let notes: Vec<Note> = values.iter().map(Note::of).collect();
+        let standing = [made_up::NOW, LATER].map(|now_s| {
+            let standing = notes.iter().filter(|note| stands(note, &notes, now_s));
+            standing.cloned().collect()
+        });
         let (bed, mut places) = (Bed::new(), BTreeMap::<_, Vec<_>>::new());
         let mut seqs = [0; STREAMS.len()];
         let (mut entries, mut ahead) = (Vec::new(), Vec::new());
@@ -67,18 +72,22 @@ impl Log {
             at.extend(on.map(|on| (on, seqs[on])));
             bed.index.apply(&[entry], &[], begun).unwrap();
         }
-        Log { bed, notes, places }
+        Log {
+            bed,
+            standing,
+            places,
+        }
     }
 
     /// In what the ways to an answer differ.
     fn difference(&self, question: &Question) -> Option<String> {
-        let [cheapest, walked, gathered] = WAYS.map(|way| self.pages(question, way));
-        if question.most_looked_at == u64::MAX && (cheapest != walked || gathered != walked) {
-            return Some(format!("{cheapest:#?}, {walked:#?} and {gathered:#?}"));
+        let [walked, gathered] = [|_| 0, question.way].map(|way| self.pages(question, way));
+        if question.most_looked_at == u64::MAX && gathered != walked {
+            return Some(format!("{gathered:#?}, not {walked:#?}"));
         }
-        let [cheapest, walked, gathered] = [cheapest, walked, gathered].map(joined);
-        if cheapest != walked || gathered != walked {
-            return Some(format!("{cheapest:#?}, {walked:#?} and {gathered:#?}"));
+        let [walked, gathered] = [walked, gathered].map(joined);
+        if gathered != walked {
+            return Some(format!("{gathered:#?}, not {walked:#?}"));
         }
         let (ids, complete, _) = gathered;
         let expected = self.expected(question);
@@ -125,9 +134,9 @@ impl Log {
             let mut places = self.places[id].iter();
             places.any(|(on, seq)| *seq <= question.after[*on])
         };
-        let notes = self.notes.iter().filter(|note| {
-            stands(note, &self.notes, question.now_s)
-                && may_read(note, &question.readers)
+        let there = &self.standing[usize::from(question.now_s == LATER)];
+        let notes = there.iter().filter(|note| {
+            may_read(note, &question.readers)
                 && question.filters.iter().any(|filter| matches(filter, note))
                 && !came_before(&note.id)
         });
@@ -142,23 +151,26 @@ struct Question {
     readers: Vec<String>,
     after: [u64; STREAMS.len()],
     most_looked_at: u64,
+    way: Budget,
     now_s: u64,
     limits: BatchLimits,
 }
 
 impl Question {
     fn made_up(made_up: &mut MadeUp) -> Question {
-        let slow = made_up.once_in(2);
+        let slow = made_up.once_in(4);
         Question {
             filters: made_up.filters(),
             readers: made_up.readers(),
             after: [(); STREAMS.len()].map(|()| made_up.one_of(&[0, 0, 3, 9, 50])),
             most_looked_at: made_up.one_of(&[u64::MAX, u64::MAX, u64::MAX, 0, 1, 7]),
+            // With few steps some keyspaces are walked, and some are not.
+            way: made_up.one_of::<Budget>(&[|_| usize::MAX, |_| usize::MAX, |_| 60]),
             now_s: made_up.one_of(&[made_up::NOW, LATER]),
             limits: BatchLimits {
                 events: 1 + made_up.below(6),
                 bytes: usize::MAX,
-                time: Duration::from_secs(if slow { 1 } else { 0 }),
+                time: Duration::from_secs(if slow { 0 } else { 1 }),
             },
         }
     }
