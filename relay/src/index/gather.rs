@@ -5,7 +5,7 @@ use heed::RoTxn;
 
 use super::IndexError;
 use super::placement::{self, Slot};
-use super::plan::plan_in;
+use super::plan::{choices, plan_in};
 use super::scan::Space;
 use super::tables::Tables;
 use crate::event::EventId;
@@ -16,8 +16,8 @@ const MAX_STEPS: usize = 4_096;
 /// To walk so many arrivals costs no more than to make a plan.
 const FEW_ARRIVALS: usize = 128;
 
-/// A row that is only counted takes this part of a step.
-const ROWS_A_STEP: usize = 16;
+/// A row that is only counted takes this part of a step, and so does a scan that a plan may choose.
+const SMALL_STEPS: usize = 16;
 
 /// How many steps may be taken to save a walk over so many arrivals.
 pub(super) type Budget = fn(usize) -> usize;
@@ -50,7 +50,7 @@ impl Steps {
 
     /// The steps to save a walk over so many arrivals, which were counted.
     pub(super) fn grant(&mut self, arrivals: usize) -> Grant<'_> {
-        self.left = self.left.saturating_sub(arrivals / ROWS_A_STEP);
+        self.left = self.left.saturating_sub(arrivals / SMALL_STEPS);
         let most = (self.budget)(arrivals).min(self.left);
         Grant {
             most,
@@ -123,8 +123,12 @@ fn gather_ids(
         if !may_match {
             continue;
         }
-        // A scan of ids looks all of them up at once; a plan is a step too.
-        if !steps.take(filter.ids.as_ref().map_or(1, Vec::len)) {
+        let price = match (&filter.ids, space) {
+            (Some(ids), _) => ids.len(), // the scan looks all of them up at once
+            (None, Space::Public) => 1 + choices(filter) / SMALL_STEPS,
+            (None, Space::Private(_)) => 1,
+        };
+        if !steps.take(price) {
             return Ok(None);
         }
         for mut scan in plan_in(space, 0, filter, tables, txn)? {

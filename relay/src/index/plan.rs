@@ -48,6 +48,15 @@ pub(super) fn plan_in(
     }
 }
 
+/// About how many scans of the public tables a plan chooses from: what it takes to make one.
+pub(super) fn choices(filter: &Filter) -> usize {
+    let pairs = match (&filter.authors, &filter.kinds) {
+        (Some(authors), Some(kinds)) => authors.len() * kinds.len(),
+        _ => 0,
+    };
+    filter.value_count() + if pairs <= MAX_SCANS { pairs } else { 0 }
+}
+
 fn plan_public(
     index: usize,
     filter: &Filter,
