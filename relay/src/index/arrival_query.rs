@@ -2,16 +2,18 @@
 //!
 //! First everything that the pull consumer had applied when the query began, up to the filters' limits; then what this relay knows
 //! beyond that (its own publishes), which no cursor speaks of yet. A page that ends early is exact: its position tells how far it came.
+//! Filters that few rows of the index lead to are answered from those alone (see `gather`); the pages are the same.
 
-use std::cmp::Reverse;
+use std::cmp::{Ordering, Reverse};
 use std::collections::{BinaryHeap, VecDeque};
-use std::ops::Bound;
-use std::sync::atomic::Ordering;
+use std::ops::{Bound, RangeBounds};
+use std::sync::atomic;
 use std::time::Instant;
 
 use heed::RoTxn;
 use nightjar_envelope::{PositionVector, StreamName};
 
+use super::gather::{Budget, Steps, gather};
 use super::placement::{self, Slot, StreamNames, UNPLACED};
 use super::query::found;
 use super::record::Record;
@@ -47,10 +49,8 @@ pub struct ArrivalQuery {
     heap: BinaryHeap<Reverse<(Slot, EventId, usize)>>,
     /// What no pull consumer has applied is being read.
     ahead: bool,
-    /// The last slot that was looked at.
-    last: Option<Slot>,
-    /// The page ended before everything was looked at.
-    cut: bool,
+    /// The page ended before this slot was looked at, and after all before it.
+    cut: Option<Slot>,
     looked_at: u64,
     most_looked_at: u64,
 }
@@ -63,13 +63,16 @@ struct Stream {
     upto: u64,
 }
 
+/// First and last key; the first is left out once it was read.
+type KeyRange = (Bound<Vec<u8>>, Vec<u8>);
+
 /// The rows of one keyspace.
 #[derive(Debug)]
 struct Walk {
     space: Space,
     table: Table,
-    /// First and last key of what is still to be read; the first is left out once it was read.
-    ranges: VecDeque<(Bound<Vec<u8>>, Vec<u8>)>,
+    /// What is still to be read.
+    ranges: VecDeque<KeyRange>,
     buffer: VecDeque<(Slot, EventId)>,
 }
 
@@ -78,37 +81,35 @@ enum Step {
     End,
     Nothing,
     Match(Found),
-    /// It matches, and the limits of the filters that match are reached.
-    Over,
+    /// What is at this slot matches, and the limits of the filters that match are reached.
+    Over(Slot),
 }
 
 impl ArrivalQuery {
     pub(super) fn new(
-        index: Index,
+        index: &Index,
         filters: &[Filter],
         readers: &Readers,
         after: PositionVector,
         most_looked_at: u64,
         clock: Clock,
+        budget: Budget,
     ) -> Result<ArrivalQuery, IndexError> {
-        let (upto, mut streams) = {
-            let txn = index.read_txn()?;
-            let upto = placement::read_position(index.tables(), &txn)?;
-            let names = StreamNames::read(index.tables(), &txn)?;
-            let streams: Vec<Stream> = names
-                .iter()
-                .map(|(number, name)| Stream {
-                    number,
-                    name: name.clone(),
-                    after: after.get(name),
-                    upto: upto.get(name),
-                })
-                .collect();
-            (upto, streams)
-        };
+        let txn = index.read_txn()?;
+        let upto = placement::read_position(index.tables(), &txn)?;
+        let names = StreamNames::read(index.tables(), &txn)?;
+        let mut streams: Vec<Stream> = names
+            .iter()
+            .map(|(number, name)| Stream {
+                number,
+                name: name.clone(),
+                after: after.get(name),
+                upto: upto.get(name),
+            })
+            .collect();
         streams.sort_unstable_by_key(|stream| stream.number);
         let mut query = ArrivalQuery {
-            index,
+            index: index.clone(),
             readers: readers.clone(),
             sight: Sight::new(clock),
             filters: filters.iter().filter_map(with_limit).collect(),
@@ -119,13 +120,13 @@ impl ArrivalQuery {
             primed: 0,
             heap: BinaryHeap::new(),
             ahead: false,
-            last: None,
-            cut: false,
+            cut: None,
             looked_at: 0,
             most_looked_at,
         };
         let logged: Vec<_> = query.streams.iter().map(Stream::logged).collect();
         query.begin(&logged);
+        query.gather(&logged, budget, &txn)?;
         Ok(query)
     }
 
@@ -140,10 +141,10 @@ impl ArrivalQuery {
             match self.step(&txn)? {
                 Step::End => {
                     batch.done = true;
-                    batch.complete = !self.cut;
+                    batch.complete = self.cut.is_none();
                     return Ok(batch);
                 }
-                Step::Over => self.cut_here(),
+                Step::Over(slot) => self.cut_before(slot),
                 Step::Nothing => {}
                 Step::Match(found) => {
                     bytes += found.json.len();
@@ -160,29 +161,29 @@ impl ArrivalQuery {
     /// How far this relay's answer reaches, once it is done: everything at or below was sent, before or now.
     pub fn position(&self) -> PositionVector {
         let mut position = self.after.clone();
-        if !self.cut {
+        let Some(cut) = &self.cut else {
             position.merge_max(&self.upto);
-            return position;
-        }
-        let Some((number, seq)) = self.last.and_then(|slot| {
-            let (number, seq) = slot.split_first_chunk::<2>()?;
-            Some((*number, u64::from_be_bytes(seq.try_into().ok()?)))
-        }) else {
             return position;
         };
         for stream in &self.streams {
-            if stream.number < number {
-                position.advance(&stream.name, stream.upto);
-            } else if stream.number == number {
-                position.advance(&stream.name, seq);
-            }
+            match stream.number.as_slice().cmp(&cut[..2]) {
+                Ordering::Less => position.advance(&stream.name, stream.upto),
+                Ordering::Equal => position.advance(&stream.name, seq_of(cut).saturating_sub(1)),
+                Ordering::Greater => false,
+            };
         }
         position
     }
 
+    /// How many arrivals it has looked at so far.
+    #[cfg(test)]
+    pub(super) fn looked_at(&self) -> u64 {
+        self.looked_at
+    }
+
     /// Ends the page: nothing more is looked at.
-    fn cut_here(&mut self) {
-        self.cut = true;
+    fn cut_before(&mut self, slot: Slot) {
+        self.cut = Some(slot);
         self.walks.clear();
         self.heap.clear();
         self.primed = 0;
@@ -228,6 +229,25 @@ impl ArrivalQuery {
         self.primed = 0;
     }
 
+    /// Takes the filters' own rows where they are cheaper than all arrivals.
+    fn gather(
+        &mut self,
+        logged: &[(Slot, Slot)],
+        budget: Budget,
+        txn: &RoTxn<'_>,
+    ) -> Result<(), IndexError> {
+        let filters: Vec<&Filter> = self.filters.iter().map(|(filter, _)| filter).collect();
+        let (mut steps, tables) = (Steps::within(budget), self.index.tables());
+        for walk in &mut self.walks {
+            let granted = steps.grant(walk.count(txn, steps.left())?);
+            if let Some(rows) = gather(walk.space, &filters, logged, tables, txn, granted)? {
+                walk.ranges.clear();
+                walk.buffer = rows.into();
+            }
+        }
+        Ok(())
+    }
+
     fn step(&mut self, txn: &RoTxn<'_>) -> Result<Step, IndexError> {
         if self.primed < self.walks.len() {
             self.push(self.primed, txn)?;
@@ -235,7 +255,7 @@ impl ArrivalQuery {
             return Ok(Step::Nothing);
         }
         let Some(Reverse((slot, id, number))) = self.heap.peek().copied() else {
-            if self.ahead || self.cut {
+            if self.ahead || self.cut.is_some() {
                 return Ok(Step::End);
             }
             self.ahead = true;
@@ -244,13 +264,13 @@ impl ArrivalQuery {
             self.begin(&beyond);
             return Ok(Step::Nothing);
         };
-        if !self.ahead && self.looked_at >= self.most_looked_at && self.last.is_some() {
-            self.cut_here();
+        if !self.ahead && self.looked_at >= self.most_looked_at.max(1) {
+            self.cut_before(slot);
             return Ok(Step::Nothing);
         }
         self.looked_at += 1;
         let step = self.answer(&slot, &id, number, txn)?;
-        if matches!(step, Step::Over) {
+        if matches!(step, Step::Over(_)) {
             return Ok(step);
         }
         // Readers that share an event have it at the same slot.
@@ -262,7 +282,6 @@ impl ArrivalQuery {
             self.walks[number].buffer.pop_front();
             self.push(number, txn)?;
         }
-        self.last = Some(slot);
         Ok(step)
     }
 
@@ -293,7 +312,7 @@ impl ArrivalQuery {
         }
         let Some(permit) = may_read_audience(&record.audience, &self.readers) else {
             let violations = &index.inner().door_violations;
-            violations.fetch_add(1, Ordering::Relaxed);
+            violations.fetch_add(1, atomic::Ordering::Relaxed);
             return Ok(Step::Nothing);
         };
         let matching = self.matching(&record, id)?;
@@ -310,7 +329,7 @@ impl ArrivalQuery {
         if counted || self.ahead {
             Ok(Step::Match(found(permit, *id, &record)))
         } else {
-            Ok(Step::Over)
+            Ok(Step::Over(*slot))
         }
     }
 
@@ -336,15 +355,18 @@ impl ArrivalQuery {
     }
 
     /// Whether the client has an event by another of its positions: one at or below its cursor, or one that came earlier in this answer.
-    /// Positions up to `upto` are fixed, as the pull consumer applies in order.
+    /// Positions up to `upto` are fixed, as the pull consumer applies in order; one that is gone was erased, and its event came again.
     fn was_sent(&self, slot: &Slot, id: &EventId, txn: &RoTxn<'_>) -> Result<bool, IndexError> {
         let slots = placement::slots(self.index.tables(), txn, id)?;
+        if !self.ahead && !slots.contains(slot) {
+            return Ok(true);
+        }
         let was_sent = |other: &Slot| {
-            let (number, seq) = other.split_at(2);
+            let number = &other[..2];
             let Some(stream) = self.streams.iter().find(|stream| stream.number == number) else {
                 return false;
             };
-            let seq = u64::from_be_bytes(seq.try_into().unwrap_or([0xff; 8]));
+            let seq = seq_of(other);
             seq <= stream.after || (seq <= stream.upto && (self.ahead || other < slot))
         };
         Ok(slots.iter().any(was_sent))
@@ -373,17 +395,25 @@ impl Stream {
 }
 
 impl Walk {
+    /// How many rows are still to be read, counted up to `most`.
+    fn count(&self, txn: &RoTxn<'_>, most: usize) -> Result<usize, IndexError> {
+        let mut count = 0;
+        for range in &self.ranges {
+            if let Some(bounds) = bounds_of(range) {
+                for row in self.table.range(txn, &bounds)?.take(most - count) {
+                    row?;
+                    count += 1;
+                }
+            }
+        }
+        Ok(count)
+    }
+
     fn refill(&mut self, txn: &RoTxn<'_>) -> Result<(), IndexError> {
-        while let Some((first, last)) = self.ranges.front_mut() {
-            let start = first.as_ref().map(Vec::as_slice);
-            let is_empty = match start {
-                Bound::Included(key) | Bound::Excluded(key) => key > last.as_slice(),
-                Bound::Unbounded => false,
-            };
+        while let Some(range) = self.ranges.front_mut() {
             let mut last_key = Vec::new();
-            if !is_empty {
-                let range = (start, Bound::Included(last.as_slice()));
-                for row in self.table.range(txn, &range)?.take(CHUNK) {
+            if let Some(bounds) = bounds_of(range) {
+                for row in self.table.range(txn, &bounds)?.take(CHUNK) {
                     let key = row?.0;
                     let row = row_of(key).ok_or(IndexError::Damaged { table: "arrivals" })?;
                     self.buffer.push_back(row);
@@ -394,7 +424,7 @@ impl Walk {
             if self.buffer.len() < CHUNK {
                 self.ranges.pop_front();
             } else {
-                *first = Bound::Excluded(last_key);
+                range.0 = Bound::Excluded(last_key);
             }
             if !self.buffer.is_empty() {
                 break;
@@ -402,6 +432,23 @@ impl Walk {
         }
         Ok(())
     }
+}
+
+/// The bounds of a range that is not empty.
+fn bounds_of(range: &KeyRange) -> Option<impl RangeBounds<[u8]>> {
+    let start = range.0.as_ref().map(Vec::as_slice);
+    let last = range.1.as_slice();
+    let is_empty = match start {
+        Bound::Included(key) | Bound::Excluded(key) => key > last,
+        Bound::Unbounded => false,
+    };
+    (!is_empty).then_some((start, Bound::Included(last)))
+}
+
+/// The sequence number in a slot.
+fn seq_of(slot: &Slot) -> u64 {
+    let (_, seq) = slot.split_at(2);
+    u64::from_be_bytes(seq.try_into().unwrap_or([0xff; 8]))
 }
 
 /// Slot and id at the end of a key.

@@ -8,6 +8,7 @@ mod arrival;
 mod arrival_query;
 mod error;
 mod folder;
+mod gather;
 mod keys;
 mod lists;
 mod placement;
@@ -231,7 +232,8 @@ impl Index {
     }
 
     /// Starts a query over what arrived after a position and these readers may read, in the order of this relay's log positions.
-    /// It looks at no more than about `most_looked_at` events.
+    /// It looks at no more than about `most_looked_at` events: where few rows of the index lead to what the filters may match, at those
+    /// alone.
     pub fn query_arrivals(
         &self,
         filters: &[Filter],
@@ -241,7 +243,8 @@ impl Index {
         now_s: u64,
     ) -> Result<ArrivalQuery, IndexError> {
         let clock = self.clock(now_s);
-        ArrivalQuery::new(self.clone(), filters, readers, after, most_looked_at, clock)
+        let budget = gather::budget;
+        ArrivalQuery::new(self, filters, readers, after, most_looked_at, clock, budget)
     }
 
     /// Erases at most `max` events past their expiration or retention; answers how many. Call again while it is `max`.

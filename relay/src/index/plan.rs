@@ -6,7 +6,7 @@ use super::IndexError;
 use super::keys;
 use super::scan::{Scan, Space};
 use super::tables::Tables;
-use crate::event::PRIVATE_KINDS;
+use crate::event::{PRIVATE_KINDS, PublicKey};
 use crate::filter::Filter;
 use crate::visibility::Readers;
 
@@ -23,20 +23,38 @@ pub(super) fn plan(
     tables: &Tables,
     txn: &RoTxn<'_>,
 ) -> Result<Vec<Scan>, IndexError> {
+    let mut scans = plan_in(Space::Public, index, filter, tables, txn)?;
+    for reader in readers.iter() {
+        let space = Space::Private(*reader);
+        scans.extend(plan_in(space, index, filter, tables, txn)?);
+    }
+    Ok(scans)
+}
+
+/// All scans of one filter over one space.
+pub(super) fn plan_in(
+    space: Space,
+    index: usize,
+    filter: &Filter,
+    tables: &Tables,
+    txn: &RoTxn<'_>,
+) -> Result<Vec<Scan>, IndexError> {
     if filter.matches_nothing() {
         return Ok(Vec::new());
     }
-    let mut scans = plan_public(index, filter, tables, txn)?;
-    for reader in readers.iter() {
-        scans.extend(plan_private(
-            index,
-            filter,
-            Space::Private(*reader),
-            reader,
-            tables,
-        ));
+    match space {
+        Space::Public => plan_public(index, filter, tables, txn),
+        Space::Private(reader) => Ok(plan_private(index, filter, &reader, tables)),
     }
-    Ok(scans)
+}
+
+/// About how many scans of the public tables a plan chooses from: what it takes to make one.
+pub(super) fn choices(filter: &Filter) -> usize {
+    let pairs = match (&filter.authors, &filter.kinds) {
+        (Some(authors), Some(kinds)) => authors.len() * kinds.len(),
+        _ => 0,
+    };
+    filter.value_count() + if pairs <= MAX_SCANS { pairs } else { 0 }
 }
 
 fn plan_public(
@@ -121,13 +139,8 @@ fn plan_public(
 }
 
 /// Private keyspaces are small: by kind or by time is enough, the filter does the rest.
-fn plan_private(
-    index: usize,
-    filter: &Filter,
-    space: Space,
-    reader: &crate::event::PublicKey,
-    tables: &Tables,
-) -> Vec<Scan> {
+fn plan_private(index: usize, filter: &Filter, reader: &PublicKey, tables: &Tables) -> Vec<Scan> {
+    let space = Space::Private(*reader);
     let has_tags = !filter.tags.is_empty();
     if let Some(ids) = &filter.ids {
         return vec![Scan::of_ids(index, space, ids.clone(), has_tags)];

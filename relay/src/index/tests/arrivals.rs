@@ -6,16 +6,17 @@ use proptest::prelude::*;
 use proptest::sample::select;
 
 use super::*;
+use crate::index::gather::{Budget, budget};
 
-const STREAMS: [&str; 3] = ["EV_a_1_0", "EV_a_1_1", "EV_b_1_0"];
+pub(super) const STREAMS: [&str; 3] = ["EV_a_1_0", "EV_a_1_1", "EV_b_1_0"];
+/// The cheapest way to a page; over all arrivals; from the filters' own rows.
+pub(super) const WAYS: [Budget; 3] = [budget, |_| 0, |_| usize::MAX];
 
-/// One page: the ids, whether nothing was left out, and where the next one begins.
-fn page(
-    index: &Index,
-    filters: &[Value],
-    readers: &[PublicKey],
-    after: &PositionVector,
-) -> (Vec<EventId>, bool, PositionVector) {
+/// The ids, whether nothing was left out, and where the next one begins.
+pub(super) type Page = (Vec<EventId>, bool, PositionVector);
+
+/// One page, the same by all ways.
+fn page(index: &Index, filters: &[Value], readers: &[PublicKey], after: &PositionVector) -> Page {
     page_within(index, filters, readers, after, u64::MAX)
 }
 
@@ -25,19 +26,27 @@ fn page_within(
     readers: &[PublicKey],
     after: &PositionVector,
     most_looked_at: u64,
-) -> (Vec<EventId>, bool, PositionVector) {
+) -> Page {
     let filters: Vec<Filter> = filters.iter().map(filter).collect();
     let readers = readers.iter().copied().collect();
-    let mut query = index
-        .query_arrivals(&filters, &readers, after.clone(), most_looked_at, NOW)
-        .unwrap();
     let limits = BatchLimits {
         events: 2,
         ..BatchLimits::default()
     };
+    let [page, walked, gathered] = WAYS.map(|way| {
+        let (after, clock) = (after.clone(), index.clock(NOW));
+        let query = ArrivalQuery::new(index, &filters, &readers, after, most_looked_at, clock, way);
+        take_page(&mut query.unwrap(), &limits)
+    });
+    assert_eq!(page, walked);
+    assert_eq!(page, gathered);
+    page
+}
+
+pub(super) fn take_page(query: &mut ArrivalQuery, limits: &BatchLimits) -> Page {
     let mut ids = Vec::new();
     loop {
-        let batch = query.next_batch(&limits).unwrap();
+        let batch = query.next_batch(limits).unwrap();
         ids.extend(batch.events.iter().map(|found| found.id));
         if batch.done {
             return (ids, batch.complete, query.position());
@@ -45,7 +54,7 @@ fn page_within(
     }
 }
 
-fn log_entry(event: &Event, stream_name: &str, seq: u64) -> LogEntry {
+pub(super) fn log_entry(event: &Event, stream_name: &str, seq: u64) -> LogEntry {
     LogEntry {
         content: Arc::new(event.clone()).into(),
         at: Some((stream(stream_name), seq)),

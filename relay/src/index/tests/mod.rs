@@ -5,6 +5,7 @@ mod commute;
 mod converge;
 mod differential;
 mod folder;
+mod gather;
 mod keyspaces;
 mod lists;
 mod log;
