@@ -14,10 +14,11 @@ use tracing::Instrument;
 
 use super::open::{self, SharedOpen, Unanswered};
 use super::outbox::Outbox;
-use super::read::{Ended, Lane, ReadBounds, value_count};
+use super::read::{Ended, Lane, value_count};
 use super::turns::ReadTurns;
 use super::{Services, Session, unix_seconds};
 use crate::filter::Filter;
+use crate::index::{IndexError, Query};
 use crate::message;
 use crate::metrics::Door;
 use crate::plugin::{Source, Verb};
@@ -101,41 +102,33 @@ impl Counting {
         if let Err(reason) = asked.await {
             return Ok(self.closed(&reason));
         }
-        let ReadBounds {
-            slice,
-            looked_at: bound,
-            ..
-        } = self.services.bounds;
+        let bounds = self.services.bounds;
         let index = self.services.index.clone();
-        let begin = move || index.query(&filters, &readers, unix_seconds());
-        let mut query = self
-            .turns
-            .run(&self.services, Lane::First, begin)
-            .await?
-            .map_err(Ended::Failed)?;
+        // It begins within the first slice: a small count waits for a thread once.
+        let mut go_on: Box<dyn FnOnce() -> Result<Query, IndexError> + Send> =
+            Box::new(move || index.query(&filters, &readers, unix_seconds()));
         let (mut total, mut lane) = (0, Lane::First);
         loop {
-            let (resumed, batch) = self
-                .turns
-                .run(&self.services, lane, move || {
-                    let batch = query.count_batch(slice);
-                    (query, batch)
-                })
-                .await?;
-            (query, lane) = (resumed, Lane::Further);
-            let batch = batch.map_err(Ended::Failed)?;
+            let slice = self.turns.run(&self.services, lane, move || {
+                let mut query = go_on()?;
+                let batch = query.count_batch(bounds.slice_in(lane))?;
+                Ok((query, batch))
+            });
+            let (query, batch) = slice.await?.map_err(Ended::Failed)?;
             total += batch.events;
             if batch.done {
                 let seconds = self.started.elapsed().as_secs_f64();
                 self.services.metrics.count_seconds.observe(seconds);
                 return Ok(message::count(&self.query, total));
             }
-            if query.looked_at() >= bound {
+            if query.looked_at() >= bounds.looked_at {
                 // Part of a count is no count, and nobody could tell how far it is off.
                 return Ok(self.closed(&format!(
-                    "blocked: this count would look at more than {bound} events; narrow its filters (authors, since) or give them a limit"
+                    "blocked: this count would look at more than {} events; narrow its filters (authors, since) or give them a limit",
+                    bounds.looked_at
                 )));
             }
+            (go_on, lane) = (Box::new(move || Ok(query)), Lane::Further);
         }
     }
 

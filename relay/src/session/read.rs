@@ -21,7 +21,9 @@ const MAX_FILTER_VALUES: usize = 20_000;
 /// What one read may cost.
 #[derive(Debug, Clone, Copy)]
 pub struct ReadBounds {
-    /// Most time one read takes a thread before it goes to the back of the queue: a big query never delays a small one.
+    /// Most time that the first slice of a read takes a thread: enough for small ones.
+    pub first_slice: Duration,
+    /// The same for each further slice. Then it goes to the back of the queue: a big query never delays a small one.
     pub slice: Duration,
     /// Events that one COUNT or NEG-OPEN may look at.
     pub looked_at: u64,
@@ -36,11 +38,22 @@ pub struct ReadBounds {
 impl Default for ReadBounds {
     fn default() -> Self {
         Self {
+            first_slice: Duration::from_millis(2),
             slice: Duration::from_millis(10),
             looked_at: 250_000,
             sync_events: 100_000,
             relay_sync_events: 1_000_000,
             sync_idle: Duration::from_secs(60),
+        }
+    }
+}
+
+impl ReadBounds {
+    /// Most time of a slice.
+    pub(super) fn slice_in(&self, lane: Lane) -> Duration {
+        match lane {
+            Lane::First => self.first_slice,
+            Lane::Further => self.slice,
         }
     }
 }
@@ -55,7 +68,7 @@ pub enum Lane {
 }
 
 /// A few threads for index reads, given out first come, first served. One of them is for first slices only, so that a small read finds a thread
-/// whatever big ones are under way.
+/// and a core whatever big ones are under way.
 #[derive(Debug, Clone)]
 pub struct ReadPool {
     threads: Arc<Semaphore>,
@@ -63,13 +76,13 @@ pub struct ReadPool {
 }
 
 impl ReadPool {
-    /// As many threads as the machine has cores, at least 2, as an LMDB read may wait for the disk; and one more for first slices.
+    /// As many threads as the machine has cores, at least 2, as an LMDB read may wait for the disk.
     pub fn for_this_machine() -> Self {
         let cores = std::thread::available_parallelism().map_or(2, std::num::NonZero::get);
-        let further = cores.max(2);
+        let threads = cores.max(2);
         Self {
-            threads: Arc::new(Semaphore::new(further + 1)),
-            further: Arc::new(Semaphore::new(further)),
+            threads: Arc::new(Semaphore::new(threads)),
+            further: Arc::new(Semaphore::new(threads - 1)),
         }
     }
 

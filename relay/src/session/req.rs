@@ -278,12 +278,9 @@ impl StoredRead {
     async fn read(&self, filters: Vec<Filter>, readers: Arc<Readers>) -> Result<(), Ended> {
         let (index, bounds) = (self.services.index.clone(), self.services.bounds);
         let resume = self.resume.clone();
-        let begin = move || Stored::begin(&index, &filters, &readers, resume.as_deref(), bounds);
-        let mut query = self
-            .turns
-            .run(&self.services, Lane::First, begin)
-            .await?
-            .map_err(Ended::Failed)?;
+        // It begins within the first slice: a small read waits for a thread once.
+        let mut go_on: Box<dyn FnOnce() -> Result<Stored, IndexError> + Send> =
+            Box::new(move || Stored::begin(&index, &filters, &readers, resume.as_deref(), bounds));
         let mut lane = Lane::First;
         loop {
             // A client that reads slowly is read for slowly; its queue is not filled for it.
@@ -293,17 +290,14 @@ impl StoredRead {
             let limits = BatchLimits {
                 events: READ_EVENTS,
                 bytes: room.bytes().max(1),
-                time: self.services.bounds.slice,
+                time: self.services.bounds.slice_in(lane),
             };
-            let (resumed, batch) = self
-                .turns
-                .run(&self.services, lane, move || {
-                    let batch = query.next_batch(&limits);
-                    (query, batch)
-                })
-                .await?;
-            (query, lane) = (resumed, Lane::Further);
-            let batch = batch.map_err(Ended::Failed)?;
+            let slice = self.turns.run(&self.services, lane, move || {
+                let mut query = go_on()?;
+                let batch = query.next_batch(&limits)?;
+                Ok((query, batch))
+            });
+            let (query, batch) = slice.await?.map_err(Ended::Failed)?;
             let end = batch.done.then(|| query.end(&batch));
             let sent = self
                 .subscription
@@ -314,6 +308,7 @@ impl StoredRead {
             if batch.done {
                 return Ok(());
             }
+            (go_on, lane) = (Box::new(move || Ok(query)), Lane::Further);
         }
     }
 

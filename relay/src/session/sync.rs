@@ -210,7 +210,7 @@ impl Opening {
             let (resumed, batch) = self
                 .turns
                 .run(&self.services, lane, move || {
-                    let batch = query.place_batch(bounds.slice);
+                    let batch = query.place_batch(bounds.slice_in(lane));
                     (query, batch)
                 })
                 .await

@@ -111,28 +111,38 @@ impl Query {
             format!("{rate:.0}/s open loop, {connections} connections"),
             meter,
         ));
+        let at_once = BIG_CONNECTIONS * BIG_AT_ONCE;
+        let load = format!("{BESIDE_RATE:.0}/s open loop beside {at_once} REQs over half of all");
         let meter = Meter::start(&target.processes);
+        match self.beside(url, &filters).await {
+            Ok((latencies, elapsed)) => {
+                let answered = latencies.len() as f64 / elapsed.as_secs_f64();
+                rows.push(row(target, latencies, answered, load, meter));
+            }
+            // A peer that cannot do it has told something too.
+            Err(error) if target.is_peer => {
+                let load = format!("{load}: {error:#}");
+                rows.push(row(target, Latencies::default(), 0.0, load, meter));
+            }
+            Err(error) => return Err(error),
+        }
+        Ok(rows)
+    }
+
+    /// The usual REQs at a steady rate, beside big ones.
+    async fn beside(&self, url: &str, filters: &[String]) -> Result<(Latencies, Duration)> {
         let mut big = JoinSet::new();
         for _ in 0..BIG_CONNECTIONS {
             let (sender, receiver) = open(url, None).await?;
             big.spawn(ask_much(sender, receiver));
         }
-        let (latencies, elapsed) = self.steady(url, &filters, BESIDE_RATE).await?;
+        let answered = self.steady(url, filters, BESIDE_RATE).await?;
         // They ask for ever: one that ended was refused.
         if let Some(ended) = big.try_join_next() {
             ended.context("a big reader's task failed")??;
         }
         big.shutdown().await;
-        let answered = latencies.len() as f64 / elapsed.as_secs_f64();
-        let at_once = BIG_CONNECTIONS * BIG_AT_ONCE;
-        rows.push(row(
-            target,
-            latencies,
-            answered,
-            format!("{BESIDE_RATE:.0}/s open loop beside {at_once} REQs over everything"),
-            meter,
-        ));
-        Ok(rows)
+        Ok(answered)
     }
 
     async fn saturate(&self, url: &str, filters: &[String]) -> Result<(Latencies, Duration)> {

@@ -78,6 +78,7 @@ async fn a_count_opens_nothing_and_leaves_a_subscription_of_its_id_alone() {
 #[tokio::test]
 async fn a_count_that_would_look_at_too_much_is_closed_with_a_reason() {
     let bounds = ReadBounds {
+        first_slice: Duration::ZERO,
         slice: Duration::ZERO,
         looked_at: 3,
         ..ReadBounds::default()

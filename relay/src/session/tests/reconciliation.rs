@@ -302,6 +302,7 @@ async fn what_is_too_big_reconciles_in_parts_one_after_the_other() {
 #[tokio::test]
 async fn a_filter_that_looks_at_too_much_is_too_big() {
     let bounds = ReadBounds {
+        first_slice: Duration::ZERO,
         slice: Duration::ZERO,
         looked_at: 3,
         ..ReadBounds::default()
