@@ -67,7 +67,10 @@ impl Fanout {
             let (mut sender, mut receiver) = open(url, None)
                 .await
                 .with_context(|| format!("subscriber {number}"))?;
-            let req = format!(r#"["REQ","s",{{"kinds":[1],"authors":["{follows}"],"limit":0}}]"#);
+            // Nothing is stored that it matches. Not every peer answers `limit: 0`.
+            let since = now();
+            let req =
+                format!(r#"["REQ","s",{{"kinds":[1],"authors":["{follows}"],"since":{since}}}]"#);
             sender.send(&req).await?;
             while receiver.next().await? != Heard::Eose("s".to_owned()) {}
             senders.push(sender);
