@@ -57,6 +57,19 @@ fn closes(registry: &mut Registry) -> Counters<CloseLabels> {
     Counters(family)
 }
 
+/// A registry that says what runs, and since when.
+fn about_the_process() -> Registry {
+    let mut registry = Registry::with_prefix("nj");
+    let build = Info::new(vec![("version", env!("CARGO_PKG_VERSION"))]);
+    registry.register("build", "Version of this relay", build);
+    registry.register(
+        "start_timestamp_seconds",
+        "Unix time when the process started",
+        ConstGauge::new(unix_seconds()),
+    );
+    registry
+}
+
 fn calls(registry: &mut Registry) -> Counters<CallLabels> {
     let family = Family::<CallLabels, Counter>::default();
     for method in call::methods().chain([NO_METHOD]) {
@@ -230,14 +243,7 @@ impl Default for Metrics {
 impl Metrics {
     /// A registry with every metric of the client side in it.
     pub fn new() -> Self {
-        let mut registry = Registry::with_prefix("nj");
-        let build = Info::new(vec![("version", env!("CARGO_PKG_VERSION"))]);
-        registry.register("build", "Version of this relay", build);
-        registry.register(
-            "start_timestamp_seconds",
-            "Unix time when the process started",
-            ConstGauge::new(unix_seconds()),
-        );
+        let mut registry = about_the_process();
         let r = &mut registry;
         let mut metrics = Self {
             connections: gauge(r, "ws_connections", "Open WebSocket connections"),
