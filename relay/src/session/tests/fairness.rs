@@ -22,6 +22,24 @@ fn hold(relay: &Relay, turns: &ReadTurns, lane: Lane) -> (mpsc::Sender<()>, Join
     (release, tokio::spawn(slice))
 }
 
+/// The same, once it has the thread.
+async fn hold_a_thread(relay: &Relay, turns: &ReadTurns) -> (mpsc::Sender<()>, JoinHandle<()>) {
+    let free = relay.services.reads.free();
+    let held = hold(relay, turns, Lane::First);
+    relay
+        .until("a thread is taken", |services| {
+            services.reads.free() == free - 1
+        })
+        .await;
+    held
+}
+
+/// A REQ of another connection is answered.
+async fn serve_another(relay: &Relay) {
+    let mut client = relay.client().await;
+    client.read("s", &[json!({})]).await.expect("EOSE");
+}
+
 #[tokio::test]
 async fn a_small_read_does_not_wait_for_big_ones() {
     let relay = Relay::start().await;
@@ -52,20 +70,10 @@ async fn a_connection_reads_with_one_thread() {
     let relay = Relay::start().await;
     let threads = relay.services.reads.free();
     let turns = ReadTurns::new();
-    let (release, task) = hold(&relay, &turns, Lane::First);
-    relay
-        .until("a thread is taken", |services| {
-            services.reads.free() == threads - 1
-        })
-        .await;
+    let (release, task) = hold_a_thread(&relay, &turns).await;
     let (other_release, other) = hold(&relay, &turns, Lane::First);
     // Others are served meanwhile.
-    relay
-        .client()
-        .await
-        .read("s", &[json!({})])
-        .await
-        .expect("EOSE");
+    serve_another(&relay).await;
     assert_eq!(relay.services.reads.free(), threads - 1);
     drop(release);
     task.await.expect("a slice");
@@ -76,24 +84,13 @@ async fn a_connection_reads_with_one_thread() {
 #[tokio::test]
 async fn who_gave_up_a_read_still_pays_for_its_slice() {
     let relay = Relay::start().await;
-    let threads = relay.services.reads.free();
     let turns = ReadTurns::new();
-    let (release, task) = hold(&relay, &turns, Lane::First);
-    relay
-        .until("a thread is taken", |services| {
-            services.reads.free() == threads - 1
-        })
-        .await;
+    let (release, task) = hold_a_thread(&relay, &turns).await;
     task.abort();
     let (next_release, next) = hold(&relay, &turns, Lane::First);
     drop(next_release);
     // Whoever comes later has been served, and the slice of the same connection has not begun.
-    relay
-        .client()
-        .await
-        .read("s", &[json!({})])
-        .await
-        .expect("EOSE");
+    serve_another(&relay).await;
     assert!(!next.is_finished());
     drop(release);
     next.await.expect("the next slice");
